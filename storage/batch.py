@@ -1,0 +1,111 @@
+"""What travels from the bridge to a worker: records, and batches of them. Plain data, no behaviour but its packing.
+
+`Source`, `Epoch` and `Batch` are the words of docs/guarantees.md; see there for why each field is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import msgpack
+
+
+class Record(NamedTuple):
+    """One Kafka message: offset, CreateTime in milliseconds, key and value as bytes (None: absent)."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of key and value."""
+        return len(self.key or b"") + len(self.value or b"")
+
+
+class Source(NamedTuple):
+    """One partition of one life of a topic. A topic deleted and made again has another topic id."""
+
+    cluster: str
+    topic: str
+    topic_id: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Epoch(NamedTuple):
+    """The fencing token: a number raised at each take-over, and a random id (two bridges never share one)."""
+
+    number: int
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.number}-{self.id[:6]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one source and lane, in offset order, that travel as one task.
+
+    Attributes:
+        source: where the records come from.
+        lane: the lane that all of them hash to.
+        epoch: the epoch of the bridge that cut the batch.
+        attempt: 1 when first sent, raised with each re-send.
+        after: the offset that the lane's cursor shows when this batch's turn has come.
+        records: at least one, offsets strictly rising, all above ``after``.
+    """
+
+    source: Source
+    lane: int
+    epoch: Epoch
+    attempt: int
+    after: int
+    records: tuple[Record, ...]
+
+    @property
+    def first(self) -> int:
+        """Offset of the first record."""
+        return self.records[0].offset
+
+    @property
+    def last(self) -> int:
+        """Offset of the last record; the lane's cursor once the batch is applied."""
+        return self.records[-1].offset
+
+    def again(self) -> Batch:
+        """The same batch for its next attempt."""
+        return replace(self, attempt=self.attempt + 1)
+
+    def __str__(self) -> str:
+        runs = len({record.key for record in self.records})
+        return (
+            f"{self.source} lane {self.lane} offsets {self.first}..{self.last} "
+            f"({len(self.records)} records, {runs} runs, epoch {self.epoch}, attempt {self.attempt})"
+        )
+
+
+def pack_batch(batch: Batch) -> bytes:
+    """The batch as msgpack bytes, for the task's one argument."""
+    packed: bytes = msgpack.packb(
+        (tuple(batch.source), batch.lane, tuple(batch.epoch), batch.attempt, batch.after, batch.records)
+    )
+    return packed
+
+
+def unpack_batch(data: bytes) -> Batch:
+    """The inverse of `pack_batch`.
+
+    Raises:
+        ValueError: the bytes are no packed batch.
+    """
+    try:
+        source, lane, epoch, attempt, after, records = msgpack.unpackb(data, use_list=False)
+        return Batch(Source(*source), lane, Epoch(*epoch), attempt, after, tuple(Record(*record) for record in records))
+    except (TypeError, ValueError, msgpack.UnpackException) as error:
+        msg = f"not a packed batch ({len(data)} bytes): {error}"
+        raise ValueError(msg) from error
