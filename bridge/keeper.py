@@ -1,0 +1,120 @@
+"""What the bridge reads and writes in the store, each as one blocking call. For the thread that talks to the store."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from bridge.takeover import Found, Stamp, Start, decide_start
+from storage.ledger import Gap, Owner, Standing, change_lanes, raise_epoch, raise_floor, unpack_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bridge.lookup import Lookup, Offsets
+    from bridge.route import Route
+    from storage.batch import Epoch, Source
+    from storage.engine import Transaction
+    from storage.store import Store
+
+
+class Taken(NamedTuple):
+    """A partition that was taken over: who we are in it, where to begin, and the stamp of its commits."""
+
+    source: Source
+    owner: Owner
+    start: Start
+    stamp: Stamp
+    offsets: Offsets
+
+
+class Keeper:
+    """The bridge's side of the ledger.
+
+    Args:
+        store: the open store.
+        lookup: for the group's commit and the log's bounds.
+        route: which group and how many lanes.
+        adopt: trust commits that belong to another cluster or store.
+    """
+
+    def __init__(self, store: Store, lookup: Lookup, route: Route, *, adopt: bool) -> None:
+        self._engine = store.engine
+        self._ledger = store.ledger
+        self._lookup = lookup
+        self._route = route
+        self._adopt = adopt
+
+    def take_over(self, source: Source) -> Taken | None:
+        """Fence all others, then decide where to begin. None: somebody else took it over in between.
+
+        Raises:
+            Refused: a person has to decide.
+            StorageUnavailable, KafkaAway: no answer; try again.
+        """
+        owner = raise_epoch(self._engine, self._ledger, source, group=self._route.group, lanes=self._route.lanes)
+        offsets = self._lookup.offsets(source.topic, source.partition)  # after the fence: no older commit is to come
+
+        def work(transaction: Transaction) -> Taken | None:
+            now = unpack_owner(self._ledger.read_owner(transaction, source).wait())
+            if now != owner:
+                return None
+            store_id = self._ledger.store_id(transaction)
+            cursors = self._ledger.cursors(transaction, source)
+            found = Found(
+                committed=offsets.committed,
+                stamp=offsets.stamp,
+                log_start=offsets.log_start,
+                log_end=offsets.log_end,
+                lanes=owner.lanes,
+                cursors=cursors,
+                floor=self._ledger.floor(transaction, source),
+                store=store_id,
+            )
+            start = decide_start(source, found, adopt=self._adopt)
+            for lane, offset in start.cursors.items():
+                if cursors.get(lane) != offset:
+                    self._ledger.write_cursor(transaction, source, lane, offset)
+            self._ledger.write_floor(transaction, source, start.floor)
+            if start.gap is not None:
+                self._ledger.write_gap(transaction, Gap(source, *start.gap, time.time()))
+            return Taken(source, owner, start, Stamp(source.cluster, source.topic_id, store_id), offsets)
+
+        return self._engine.transact(work)
+
+    def observe(self, sources: Iterable[Source]) -> dict[Source, Standing]:
+        """Owner and cursors of several sources in one read.
+
+        Raises:
+            StorageUnavailable: no answer.
+        """
+        wanted = list(sources)
+        return self._engine.read(lambda transaction: self._ledger.standings(transaction, wanted))
+
+    def raise_floor(self, source: Source, epoch: Epoch, offset: int) -> bool:
+        """Note what is about to be committed; False: not ours any more, or the topic was made anew.
+
+        Raises:
+            StorageUnavailable, KafkaAway: no answer.
+            NoSuchTopic: the topic is gone.
+        """
+        if self._lookup.topic_id(source.topic) != source.topic_id:
+            return False
+        return raise_floor(self._engine, self._ledger, source, epoch, offset)
+
+    def change_lanes(self, source: Source, epoch: Epoch, position: int) -> Owner | None:
+        """Adopt the route's number of lanes at a drained moment; None where it may not be.
+
+        Raises:
+            StorageUnavailable: no answer.
+        """
+        return change_lanes(self._engine, self._ledger, source, epoch, position=position, lanes=self._route.lanes)
+
+    def leave(self, sources: Iterable[Source]) -> None:
+        """Raise the epochs behind us, so that nothing that is still queued anywhere applies.
+
+        Raises:
+            StorageUnavailable: no answer.
+        """
+        for source in sources:
+            raise_epoch(self._engine, self._ledger, source, group=self._route.group, lanes=self._route.lanes)

@@ -1,0 +1,36 @@
+"""Which run a record belongs to, as far as the bridge needs to know, and which lane that run has."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from storage.batch import Record
+
+_HEAD: Final = 400  # bytes in which the stock producers have written the run id: type, run_id, timestamp come first
+
+
+def find_run(record: Record) -> bytes:
+    """The run id that orders an ingestion record, as UTF-8 bytes.
+
+    It is the envelope's, since the envelope decides what is written; the Kafka key says the same for all stock
+    producers, so a look whether the envelope's head agrees with the key is enough for them. Records without a
+    readable run id are dead letters wherever they go: they are ordered by their key, or all together.
+    """
+    key, value = record.key, record.value
+    if value is None:
+        return key or b""
+    if key and b'"' not in key and b"\\" not in key and value.find(b'"run_id":"' + key + b'"', 0, _HEAD) >= 0:
+        return key
+    try:
+        run = json.loads(value)["run_id"]
+        return run.encode("utf-8", "surrogatepass") if isinstance(run, str) else key or b""
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return key or b""
+
+
+def choose_lane(run: bytes, lanes: int) -> int:
+    """The lane of a run: a stable hash (CRC-32), the same in every process and release."""
+    return zlib.crc32(run) % lanes

@@ -1,0 +1,372 @@
+"""Apply a batch to the store exactly once: judge, apply, dead-letter and move the cursor in one transaction.
+
+A batch that cannot go through as it is goes on in parts, each of which moves the cursor, down to one record:
+
+    whole batch ── too large, too long, contended, a bug ──▶ half ──▶ ... ──▶ one record
+        one record, a delete_run ──▶ in steps, the last of which moves the cursor
+        one record, still too large ──▶ dead letter
+    attempt 3 and later ──▶ one record a transaction, each marked durably before it is begun;
+        a mark found again is the record that kills workers ──▶ dead letter
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from storage.dead_letters import STAGED, DeadLetter, DeadLetters, describe
+from storage.envelope import decode
+from storage.errors import Poison, SplitTransaction, StorageError, TransactionTooOld
+from storage.judgement import Verdict, judge
+from storage.ledger import Ledger, Mark, Owner, unpack_offset, unpack_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from storage.application import Applier, Outcome
+    from storage.batch import Batch, Record
+    from storage.engine import Engine, Transaction
+    from storage.envelope import Envelope
+
+LATE_ATTEMPT: Final = 3  # from here on workers may have died on the batch
+
+
+class Bug(Poison):
+    """A handler failed in a way it should not. The record is kept with the traceback."""
+
+    reason = "bug"
+
+
+class KillsWorkers(Poison):
+    """Workers died on this record."""
+
+    reason = "kills_workers"
+
+
+class TooLargeAlone(Poison):
+    """The record alone is more than one transaction can take."""
+
+    reason = "transaction_too_large"
+
+
+class State(Enum):
+    """How a batch ended."""
+
+    APPLIED = "applied"
+    SUPERSEDED = "superseded"
+    DUPLICATE = "duplicate"
+    EARLY = "early"
+    UNFINISHED = "unfinished"  # out of time, or another execution has begun a record of it and may still be alive
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a batch in one execution.
+
+    Attributes:
+        state: how it ended; APPLIED when the cursor has reached the batch's last record and we moved it.
+        applied: records applied, by message type.
+        dropped: late records of deleted runs.
+        dead: records dead-lettered, by reason.
+        covered: records that an earlier execution had applied.
+        transactions: transactions that moved the cursor.
+    """
+
+    state: State = State.APPLIED
+    applied: Counter[str] = field(default_factory=Counter)
+    dropped: int = 0
+    dead: Counter[str] = field(default_factory=Counter)
+    covered: int = 0
+    transactions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one transaction did with the records up to ``end``."""
+
+    verdict: Verdict
+    begin: int
+    outcomes: Sequence[Outcome] = ()
+
+
+class _Stage(Exception):  # no error: asks for a record's chunks to be written ahead
+    def __init__(self, index: int, error: Poison) -> None:
+        super().__init__()
+        self.index = index
+        self.error = error
+
+
+_ENDS: Final = {Verdict.SUPERSEDED: State.SUPERSEDED, Verdict.EARLY: State.EARLY}
+
+
+class BatchApplier:
+    """Applies batches to one store. Has no state but its parts: safe to use for any number of batches.
+
+    Args:
+        engine: the open store.
+        ledger: our records in it.
+        applier: what the messages mean.
+        clock: Unix seconds, for dead letters and marks.
+        patience: seconds after which whoever left a mark is taken for dead: the task's hard time limit, and some.
+        budget: seconds after which an execution stops between two parts, well below the hard time limit.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        applier: Applier,
+        *,
+        clock: Callable[[], float] = time.time,
+        patience: float = 40.0,
+        budget: float = 15.0,
+    ) -> None:
+        self.engine = engine
+        self.ledger = ledger
+        self._applier = applier
+        self._letters = DeadLetters(ledger)
+        self._clock = clock
+        self._patience = patience
+        self._budget = budget
+
+    def apply(self, batch: Batch, *, token: tuple[str, int] = ("", 0)) -> Result:
+        """Apply the records of a batch that the lane's cursor does not cover yet.
+
+        Args:
+            batch: what to apply.
+            token: task id and the number of its retries; tells a retry of an execution that ended from one that died.
+
+        Raises:
+            StorageUnavailable: the store did not answer. What was applied stands, nothing is lost: call again.
+            Exception: a bug in a handler, before the batch's third attempt; after it, the record is dead-lettered.
+        """
+        items: list[Envelope | Poison] = [_decode(record) for record in batch.records]
+        staged: set[int] = set()
+        result = Result()
+        begin, size, after = 0, len(items), batch.after
+        late = batch.attempt >= LATE_ATTEMPT
+        if late:
+            opened = self._open_late(batch, items, token)
+            if isinstance(opened, State):
+                result.state = opened
+                return result
+            begin, size = opened, 1
+            result.covered, after = begin, batch.records[begin - 1].offset if begin else batch.after
+        deadline = self._clock() + self._budget
+        while begin < len(items):
+            if self._clock() > deadline:
+                result.state = State.UNFINISHED
+                break
+            end = min(begin + size, len(items))
+            try:
+                part = self._apply_part(batch, items, staged, begin, end, after, token if late else None)
+            except _Stage as ask:
+                self._letters.stage(self.engine, batch.source, batch.records[ask.index])
+                items[ask.index] = ask.error
+                staged.add(ask.index)
+                continue
+            except SplitTransaction as error:
+                size = self._halve(batch, items, begin, end, after, error)
+                continue
+            except StorageError:
+                raise
+            except Exception as error:  # a handler's bug: find the record, the others apply
+                if end - begin > 1:
+                    size = (end - begin) // 2
+                    continue
+                if not late:
+                    raise
+                items[begin] = Bug("".join(traceback.format_exception(error))[-1_000:])
+                continue
+            if part.verdict in _ENDS:
+                result.state = _ENDS[part.verdict]
+                return result
+            _count(result, items, part, begin, end)
+            after = batch.records[end - 1].offset
+            begin = end
+        if late and result.state is State.UNFINISHED:
+            self._forget_mark(batch)
+        if result.state is State.APPLIED and result.transactions == 0:
+            result.state = State.DUPLICATE
+        return result
+
+    def _apply_part(
+        self,
+        batch: Batch,
+        items: Sequence[Envelope | Poison],
+        staged: set[int],
+        begin: int,
+        end: int,
+        after: int,
+        token: tuple[str, int] | None,
+    ) -> _Part:
+        """One transaction: the records from ``begin`` to ``end``; with a token, the next record is marked in it too."""
+
+        def work(transaction: Transaction) -> _Part:
+            owner_read = self.ledger.read_owner(transaction, batch.source)
+            cursor_read = self.ledger.read_cursor(transaction, batch.source, batch.lane)
+            application = self._applier.begin(transaction, items[begin:end])
+            owner, cursor = unpack_owner(owner_read.wait()), unpack_offset(cursor_read.wait())
+            verdict = self.judge(batch, owner, cursor, after=after, last=batch.records[end - 1].offset)
+            if verdict is not Verdict.APPLY or cursor is None:
+                return _Part(verdict, end)
+            first = next(index for index in range(begin, end) if batch.records[index].offset > cursor)
+            if first > begin:  # an earlier execution got this far
+                application = self._applier.begin(transaction, items[first:end])
+            outcomes = application.finish()
+            for index, outcome in enumerate(outcomes, first):
+                if outcome.error is not None:
+                    self._keep(transaction, batch, items, index, outcome.error, staged=index in staged)
+            self.move_cursor(transaction, batch, batch.records[end - 1].offset)
+            if token is not None:
+                self._mark_next(transaction, batch, end, token)
+            return _Part(verdict, first, outcomes)
+
+        return self.engine.transact(work, impatient=True)
+
+    # Small methods of their own, so that the simulation can plant a wrong rule and show that it is found.
+
+    def judge(self, batch: Batch, owner: Owner | None, cursor: int | None, *, after: int, last: int) -> Verdict:
+        """The decision of `storage.judgement.judge` for one part."""
+        return judge(owner, cursor, epoch=batch.epoch, after=after, last=last)
+
+    def move_cursor(self, transaction: Transaction, batch: Batch, offset: int) -> None:
+        """Write the lane's cursor, in the transaction that applies the records up to it."""
+        self.ledger.write_cursor(transaction, batch.source, batch.lane, offset)
+
+    def _keep(
+        self,
+        transaction: Transaction,
+        batch: Batch,
+        items: Sequence[Envelope | Poison],
+        index: int,
+        error: Poison,
+        *,
+        staged: bool,
+    ) -> None:
+        """Dead-letter one record in the transaction that moves the cursor past it."""
+        record = batch.records[index]
+        if record.size > STAGED and not staged:
+            raise _Stage(index, error)
+        letter = self._describe(batch, record, items[index], error)
+        if staged:
+            self._letters.write_head(transaction, letter)
+        else:
+            self._letters.keep(transaction, letter, record)
+
+    def _describe(self, batch: Batch, record: Record, item: Envelope | Poison, error: Poison) -> DeadLetter:
+        return describe(
+            batch.source, batch.lane, record, item, reason=error.reason, error=str(error), time=self._clock()
+        )
+
+    # -- doing less in one transaction ---------------------------------------------------------------------------
+
+    def _halve(
+        self,
+        batch: Batch,
+        items: list[Envelope | Poison],
+        begin: int,
+        end: int,
+        after: int,
+        error: SplitTransaction,
+    ) -> int:
+        """The size of the next part, after one was refused by the store."""
+        if end - begin > 1:
+            return (end - begin) // 2
+        item = items[begin]
+        if not isinstance(item, Poison) and self._shrink(batch, item, begin, after):
+            return 1
+        if isinstance(error, TransactionTooOld):
+            raise error  # nothing to do less of: the store is slow, the task tries again
+        if isinstance(item, Poison):
+            raise error  # a dead letter alone is never too large: its record is staged
+        items[begin] = TooLargeAlone(f"{error} (the record alone)")
+        return 1
+
+    def _shrink(self, batch: Batch, item: Envelope, index: int, after: int) -> bool:
+        """Do a delete_run's work ahead in bounded steps, each judged like the record itself. False: nothing done."""
+        last = batch.records[index].offset
+
+        def work(transaction: Transaction) -> bool:
+            owner_read = self.ledger.read_owner(transaction, batch.source)
+            cursor_read = self.ledger.read_cursor(transaction, batch.source, batch.lane)
+            owner, cursor = unpack_owner(owner_read.wait()), unpack_offset(cursor_read.wait())
+            if self.judge(batch, owner, cursor, after=after, last=last) is not Verdict.APPLY:
+                return False
+            return self._applier.shrink(transaction, item)
+
+        steps = 0
+        while self.engine.transact(work):
+            steps += 1
+        return steps > 0
+
+    # -- late attempts ---------------------------------------------------------------------------------------------
+
+    def _open_late(self, batch: Batch, items: list[Envelope | Poison], token: tuple[str, int]) -> int | State:
+        """Mark the first record that is left, or find that it kills workers; its index, or why there is none."""
+
+        def work(transaction: Transaction) -> tuple[int, bool] | State:
+            owner = unpack_owner(self.ledger.read_owner(transaction, batch.source).wait())
+            cursor = unpack_offset(self.ledger.read_cursor(transaction, batch.source, batch.lane).wait())
+            verdict = self.judge(batch, owner, cursor, after=batch.after, last=batch.last)
+            if verdict is Verdict.DUPLICATE:
+                return State.DUPLICATE
+            if verdict is not Verdict.APPLY or cursor is None:
+                return _ENDS.get(verdict, State.SUPERSEDED)
+            first = next(index for index, record in enumerate(batch.records) if record.offset > cursor)
+            mark = self.ledger.mark(transaction, batch.source, batch.lane)
+            if mark is not None and mark.offset == batch.records[first].offset and not _is_retry(token, mark.token):
+                if self._clock() < mark.time + self._patience:
+                    return State.UNFINISHED
+                return first, True
+            self._mark_next(transaction, batch, first, token)
+            return first, False
+
+        opened = self.engine.transact(work)
+        if isinstance(opened, State):
+            return opened
+        first, kills = opened
+        if kills:
+            items[first] = KillsWorkers(f"workers died on this record at attempt {batch.attempt - 1} of its batch")
+        return first
+
+    def _mark_next(self, transaction: Transaction, batch: Batch, index: int, token: tuple[str, int]) -> None:
+        if index < len(batch.records):
+            mark = Mark(batch.records[index].offset, token, self._clock())
+            self.ledger.write_mark(transaction, batch.source, batch.lane, mark)
+        else:
+            self.ledger.clear_mark(transaction, batch.source, batch.lane)
+
+    def _forget_mark(self, batch: Batch) -> None:
+        self.engine.transact(lambda transaction: self.ledger.clear_mark(transaction, batch.source, batch.lane))
+
+
+def _is_retry(token: tuple[str, int], earlier: tuple[str, int]) -> bool:
+    """Whether the execution of ``earlier`` ended by asking for the retry that ``token`` is."""
+    return bool(token[0]) and token[0] == earlier[0] and token[1] > earlier[1]
+
+
+def _decode(record: Record) -> Envelope | Poison:
+    try:
+        return decode(record)
+    except Poison as error:
+        return error
+
+
+def _count(result: Result, items: Sequence[Envelope | Poison], part: _Part, begin: int, end: int) -> None:
+    if part.verdict is Verdict.DUPLICATE:
+        result.covered += end - begin
+        return
+    result.covered += part.begin - begin
+    result.transactions += 1
+    for item, outcome in zip(items[part.begin : end], part.outcomes, strict=True):
+        if outcome.error is not None:
+            result.dead[outcome.error.reason] += 1
+        elif outcome.kind == "dropped" or isinstance(item, Poison):
+            result.dropped += 1
+        else:
+            result.applied[item.type] += 1

@@ -1,0 +1,220 @@
+"""Dead letters: records that can never be applied, kept whole with their reason until a person requeues or drops them.
+
+A dead letter is a head under ``("dead", *source, offset)`` and its record, key and value, in chunks under
+``("dead_record", *source, offset, n)``. A record too large for one transaction is staged: its chunks are written
+first, in transactions of their own, and the head last, together with the cursor. Chunks without a head are the
+leavings of a worker that died between the two; the next try writes the same keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import msgpack
+
+from storage.batch import Record, Source
+from storage.envelope import decode
+from storage.errors import Poison, SplitTransaction, TransactionTooLarge
+from storage.ledger import order_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from storage.application import Applier, Outcome
+    from storage.engine import Engine, Transaction
+    from storage.envelope import Envelope
+    from storage.ledger import Ledger
+
+CHUNK: Final = 90_000  # bytes; a value may have 100,000
+STAGED: Final = 4_000_000  # bytes of a record beyond which its chunks are written ahead
+_SHORT: Final = 1_000  # characters kept of run id, type and error in the head
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """The head of a dead letter.
+
+    Attributes:
+        source: where the record came from.
+        lane: the lane it was in.
+        offset: its offset.
+        reason: short stable name of what is wrong (`Poison.reason`, ``bug``, ``kills_workers``, ...).
+        error: what is wrong, in words.
+        time: when it was kept, Unix seconds.
+        run: run id, as far as it could be read (first 1,000 characters).
+        type: message type, as far as it could be read.
+        size: bytes of key and value.
+        requeues: how often it was requeued and failed again.
+    """
+
+    source: Source
+    lane: int
+    offset: int
+    reason: str
+    error: str
+    time: float
+    run: str
+    type: str
+    size: int
+    requeues: int = 0
+
+
+def describe(
+    source: Source, lane: int, record: Record, item: Envelope | Poison, *, reason: str, error: str, time: float
+) -> DeadLetter:
+    """The head for a record; run id and type are taken from its envelope, else from its Kafka key."""
+    if isinstance(item, Poison):
+        run, kind = (record.key or b"").decode("utf-8", "replace"), ""
+    else:
+        run, kind = item.run_id, item.type
+    return DeadLetter(
+        source, lane, record.offset, reason, error[:_SHORT], time, run[:_SHORT], kind[:_SHORT], record.size
+    )
+
+
+class DeadLetters:
+    """Reads and writes dead letters within transactions.
+
+    Args:
+        ledger: our directory's keys.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def _head_key(self, source: Source, offset: int) -> bytes:
+        return self._ledger.key("dead", *order_source(source), offset)
+
+    def keep(self, transaction: Transaction, letter: DeadLetter, record: Record) -> None:
+        """Write head and record in one transaction."""
+        for key, chunk in self._chunks(letter.source, record):
+            transaction.set(key, chunk)
+        self.write_head(transaction, letter)
+
+    def stage(self, engine: Engine, source: Source, record: Record) -> None:
+        """Write the chunks of a large record ahead, in transactions of their own; `write_head` makes it a letter.
+
+        Nothing is cleared first: whoever else stages the same record writes the same bytes.
+        """
+        some: list[tuple[bytes, bytes]] = []
+        for pair in self._chunks(source, record):
+            some.append(pair)
+            if len(some) * CHUNK >= STAGED:
+                _write(engine, some)
+                some = []
+        _write(engine, some)
+
+    def write_head(self, transaction: Transaction, letter: DeadLetter) -> None:
+        """Write the head; from then on the letter is listed."""
+        head = (
+            letter.lane,
+            letter.reason,
+            letter.error[:_SHORT],
+            letter.time,
+            letter.run,
+            letter.type,
+            letter.size,
+            letter.requeues,
+        )
+        packed: bytes = msgpack.packb(head, unicode_errors="replace")
+        transaction.set(self._head_key(letter.source, letter.offset), packed)
+
+    def _chunks(self, source: Source, record: Record) -> Iterator[tuple[bytes, bytes]]:
+        whole: bytes = msgpack.packb((record.timestamp_ms, record.key, record.value))
+        for number, start in enumerate(range(0, len(whole), CHUNK)):
+            key = self._ledger.key("dead_record", *order_source(source), record.offset, number)
+            yield key, whole[start : start + CHUNK]
+
+    def get(self, transaction: Transaction, source: Source, offset: int) -> tuple[DeadLetter, Record] | None:
+        """One dead letter with its whole record; None where there is none."""
+        head = transaction.get(self._head_key(source, offset))
+        chunks = transaction.get_range(*self._ledger.span("dead_record", *order_source(source), offset))
+        value = head.wait()
+        if value is None:
+            return None
+        whole = b"".join(chunk for _, chunk in chunks.wait())
+        time, key, content = msgpack.unpackb(whole)
+        return _unpack_head(source, offset, value), Record(offset, time, key, content)
+
+    def remove(self, transaction: Transaction, source: Source, offset: int) -> None:
+        """Delete a dead letter."""
+        transaction.clear(self._head_key(source, offset))
+        transaction.clear_range(*self._ledger.span("dead_record", *order_source(source), offset))
+
+    def each(self, engine: Engine, *, page: int = 1_000) -> Iterator[DeadLetter]:
+        """All heads in order of topic, partition and offset, read in pages so that any number fits in memory."""
+        begin, end = self._ledger.span("dead")
+        while True:
+            start = begin
+            pairs = engine.read(lambda transaction: transaction.get_range(start, end, limit=page).wait())  # noqa: B023
+            for key, value in pairs:
+                _, cluster, topic, partition, topic_id, offset = self._ledger.elements(key)
+                yield _unpack_head(Source(cluster, topic, topic_id, partition), offset, value)
+            if len(pairs) < page:
+                return
+            begin = pairs[-1][0] + b"\x00"
+
+    def requeue(self, engine: Engine, applier: Applier, letter: DeadLetter, *, now: float) -> Outcome | None:
+        """Apply a dead letter's record once more, and delete the letter, in one transaction.
+
+        Safe to call twice and to die in: a letter that is gone was done. A record that fails again stays a dead
+        letter, with its new reason. By nature it is applied out of its run's order, after all that came since.
+
+        Returns:
+            What became of the record; None where the letter was gone.
+
+        Raises:
+            StorageUnavailable: the store did not answer.
+        """
+
+        def work(transaction: Transaction) -> Outcome | None:
+            found = self.get(transaction, letter.source, letter.offset)
+            if found is None:
+                return None
+            head, record = found
+            try:
+                item: Envelope | Poison = decode(record)
+            except Poison as error:
+                item = error
+            outcome = applier.begin(transaction, [item]).finish()[0]
+            if outcome.error is not None:
+                renewed = replace(
+                    head, reason=outcome.error.reason, error=str(outcome.error), time=now, requeues=head.requeues + 1
+                )
+                self.write_head(transaction, renewed)
+            else:
+                self.remove(transaction, letter.source, letter.offset)
+            return outcome
+
+        while True:
+            try:
+                return engine.transact(work, impatient=True)
+            except SplitTransaction as error:
+                if not self._shrink(engine, applier, letter) and isinstance(error, TransactionTooLarge):
+                    raise
+
+    def _shrink(self, engine: Engine, applier: Applier, letter: DeadLetter) -> bool:
+        """Do a part of a delete_run that is too large for one transaction; False: there is nothing to do ahead."""
+
+        def work(transaction: Transaction) -> bool:
+            found = self.get(transaction, letter.source, letter.offset)
+            if found is None:
+                return False
+            return applier.shrink(transaction, decode(found[1]))
+
+        return engine.transact(work)
+
+
+def _write(engine: Engine, pairs: list[tuple[bytes, bytes]]) -> None:
+    def work(transaction: Transaction) -> None:
+        for key, value in pairs:
+            transaction.set(key, value)
+
+    if pairs:
+        engine.transact(work)
+
+
+def _unpack_head(source: Source, offset: int, value: bytes) -> DeadLetter:
+    lane, reason, error, time, run, kind, size, requeues = msgpack.unpackb(value)
+    return DeadLetter(source, lane, offset, reason, error, time, run, kind, size, requeues)

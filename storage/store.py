@@ -1,0 +1,75 @@
+"""An open store with everything that works on it: engine, directories, ledger, message application."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from storage.application import Applier
+from storage.apply import BatchApplier
+from storage.dead_letters import DeadLetters
+from storage.directories import Directories, open_directories
+from storage.engine import Engine, open_engine
+from storage.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open store. Use it as a context manager, or call `close`; closing twice is fine."""
+
+    engine: Engine
+    directories: Directories
+    ledger: Ledger
+    applier: Applier
+    dead_letters: DeadLetters
+
+    def batch_applier(self, *, time_limit: float) -> BatchApplier:
+        """What applies batches; ``time_limit`` is the task's hard time limit in seconds."""
+        return BatchApplier(self.engine, self.ledger, self.applier, patience=time_limit * 4 / 3, budget=time_limit / 2)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_store(
+    url: str, *, timeout: float = 10.0, under: tuple[str, ...] = (), clock: Callable[[], float] = time.time
+) -> Store:
+    """Open the store that ``url`` names, with our directories in it.
+
+    Args:
+        url: see `storage.engine.open_engine`.
+        timeout: seconds after which one transaction gives up.
+        under: a parent directory for tests that share a cluster.
+        clock: Unix seconds, for tombstones.
+
+    Raises:
+        Fatal: the URL, or the store, cannot be used; the message says what to do.
+        StorageUnavailable: the store did not answer.
+    """
+    engine = open_engine(url, timeout=timeout)
+    return assemble_store(engine, under=under, clock=clock)
+
+
+def assemble_store(engine: Engine, *, under: tuple[str, ...] = (), clock: Callable[[], float] = time.time) -> Store:
+    """The store of an engine that is open already; closes the engine if its directories cannot be opened."""
+    try:
+        directories = open_directories(engine, under)
+    except BaseException:
+        engine.close()
+        raise
+    ledger = Ledger(directories.bridge)
+    return Store(engine, directories, ledger, Applier(directories, clock=clock), DeadLetters(ledger))

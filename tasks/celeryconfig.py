@@ -1,0 +1,55 @@
+"""Celery's configuration, the same for all who send and all who run tasks.
+
+Nothing here is relied on for the promise (the cursor and the bridge's re-send are); these settings are for speed, and
+for coming back by itself. Why each: docs/guarantees.md, "What Celery is trusted with".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kombu import Queue
+
+from tasks.queues import ingest_queues
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+SOFT_SHUTDOWN_SECONDS = 20.0
+
+
+def configure(settings: Settings) -> dict[str, Any]:
+    """Celery's settings for ours."""
+    limit = settings.task_time_limit_seconds
+    return {
+        "broker_url": settings.redis_url,
+        # Whoever can write to Redis must not be able to run code in a worker: no pickle, ever.
+        "accept_content": ["msgpack", "json"],
+        "task_serializer": "msgpack",
+        "result_backend": None,
+        "task_ignore_result": True,  # the cursor is the result
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": False,  # the bridge sends again, bounded
+        "task_time_limit": limit,
+        "task_queues": [Queue(name) for name in ingest_queues(settings.ingest_queues)],
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_SECONDS,
+        "worker_enable_soft_shutdown_on_idle": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            # Above the hard limit plus the soft shutdown, or a slow task would come back while it runs.
+            "visibility_timeout": int(limit + SOFT_SHUTDOWN_SECONDS + 10),
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "priority_steps": [0],  # one Redis list a queue; must be the same on both sides
+            # Without these a half-open connection to Redis holds a worker up for minutes.
+            "socket_timeout": 5,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+        },
+    }

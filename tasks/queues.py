@@ -1,0 +1,23 @@
+"""Names of tasks and queues: all that the bridge and the workers must agree on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+INGEST_TASK: Final = "matyan.ingest"
+_INGEST: Final = "ingest"
+
+
+def name_queue(prefix: str, lane: int, queues: int) -> str:
+    """The queue of a lane, for example ``ingest.07``: lane modulo the number of queues, which workers know."""
+    return f"{prefix}.{lane % queues:02d}"
+
+
+def ingest_queues(queues: int) -> list[str]:
+    """All queues of the ingestion route."""
+    return [name_queue(_INGEST, lane, queues) for lane in range(queues)]
+
+
+def ingest_queue(lane: int, queues: int) -> str:
+    """The queue of one lane of the ingestion route."""
+    return name_queue(_INGEST, lane, queues)

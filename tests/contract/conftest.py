@@ -1,0 +1,3 @@
+from tests.engines import engine, kind, space
+
+__all__ = ["engine", "kind", "space"]
