@@ -117,6 +117,7 @@ class FoundationEngine:
             transaction.options.set_timeout(_milliseconds(self._timeout))
         except failure as error:
             raise self._explain(error) from error
+        last = ""
         while True:
             try:
                 result = work(transaction)
@@ -131,16 +132,15 @@ class FoundationEngine:
             if final is not None:
                 raise final from trouble
             if trouble.code == TIMED_OUT:
-                raise self._explain_timeout(impatient=impatient) from trouble
+                raise self._explain_timeout(last, impatient=impatient) from trouble
+            last = f"{describe(trouble)} ({trouble.code})"
             if time.monotonic() >= deadline:
-                msg = f"{self._url}: no try went through in {self._timeout:g} s, the last one: {describe(trouble)}"
-                raise StorageUnavailable(msg) from trouble
+                raise self._explain_timeout(last, impatient=impatient) from trouble
             try:
                 transaction.on_error(trouble).wait()
             except failure as error:
                 if getattr(error, "code", None) == TIMED_OUT:
-                    msg = f"{self._url}: no try went through in {self._timeout:g} s, the last one: {describe(trouble)}"
-                    raise StorageUnavailable(msg) from error
+                    raise self._explain_timeout(last, impatient=impatient) from error
                 raise self._explain(error) from error
 
     def _open(self) -> Any:
@@ -163,21 +163,26 @@ class FoundationEngine:
     def _explain(self, error: Any) -> StorageError:
         return explain(self._url, error.code, describe(error))
 
-    def _explain_timeout(self, *, impatient: bool) -> StorageError:
-        """Tell a transaction that was too long from a store that is away: by asking it something small."""
+    def _explain_timeout(self, last: str, *, impatient: bool) -> StorageError:
+        """Tell a transaction that was too long from a store that is away: by asking it something small.
+
+        Args:
+            last: what ended the try before, if there was one.
+            impatient: the caller can do less in one transaction.
+        """
         patience = min(PROBE_TIMEOUT, self._timeout)
+        tried = f", the last try: {last}" if last else ""
         probe = self._open().create_transaction()
         try:
             probe.options.set_timeout(_milliseconds(patience))
             probe.get(_PROBE_KEY).wait()
         except self._client.FDBError as error:
             return StorageUnavailable(
-                f"{self._url}: no answer in {self._timeout:g} s, nor to a trivial read in {patience:g} s "
+                f"{self._url}: no answer in {self._timeout:g} s{tried}, nor to a trivial read in {patience:g} s "
                 f"({describe(error)}): is the cluster up, reachable, and of the client's release line (7.3)?"
             )
-        if impatient:
-            return TransactionTooOld(f"{self._url}: not through in {self._timeout:g} s, while the store answers")
-        return StorageUnavailable(f"{self._url}: not through in {self._timeout:g} s, while the store answers")
+        what = f"{self._url}: not through in {self._timeout:g} s, while the store answers{tried}"
+        return TransactionTooOld(what) if impatient else StorageUnavailable(what)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contract.counting import count_up
-from tests.engines import open_kind
+from tests.contract.actors import count_up, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,21 +42,10 @@ def test_no_update_is_lost_between_processes(kind: str, engine: Engine, space: S
     if kind == "double":
         pytest.skip("the double's store lives in one process")
     processes, times = 3, 25
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes) as pool:
-        done = pool.starmap_async(count_up_in_process, [(kind, tmp_path, space.key("n"), times)] * processes)
-        done.get(DEADLINE)
-        pool.close()
-        pool.join()
+    with ExitStack() as stack:
+        actors = [stack.enter_context(start("count", kind, tmp_path, space.key("n"), times)) for _ in range(processes)]
+        assert [actor.communicate(timeout=DEADLINE)[0] for actor in actors] == ["done\n"] * processes
     assert number(engine, space.key("n")) == processes * times
-
-
-def count_up_in_process(kind: str, folder: Path, key: bytes, times: int) -> None:
-    engine = open_kind(kind, folder, timeout=30.0)
-    try:
-        count_up(engine, key, times)
-    finally:
-        engine.close()
 
 
 @pytest.mark.parametrize("asked_as", ["value", "range"])

@@ -1,0 +1,221 @@
+"""Apply envelopes within a transaction: what a batch of records means, in offset order across runs and types.
+
+`Applier.begin` starts every read that the batch is known to need, all in flight together; `Application.finish` waits
+for them once, applies record after record, and writes what records share once. A bad record leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from uuid import uuid4
+
+from storage.encoding import pack_key
+from storage.errors import Poison, UnknownType
+from storage.handlers.params import blob_ref, log_hparams
+from storage.handlers.properties import set_run_property
+from storage.handlers.run import Run, RunKeys
+from storage.handlers.runs import create_run, delete_run, finish_run, shrink_run
+from storage.handlers.tags import add_tag, remove_tag
+from storage.overlay import Draft, View
+from storage.sequences import Sequences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from storage.directories import Directories
+    from storage.engine import Transaction
+    from storage.envelope import Envelope
+
+
+class Outcome(NamedTuple):
+    """What became of one record.
+
+    Attributes:
+        kind: ``applied``, ``dropped`` (a late record of a deleted run), or ``dead`` (it can never be applied).
+        error: why it is dead.
+    """
+
+    kind: Literal["applied", "dropped", "dead"]
+    error: Poison | None = None
+
+
+_APPLIED: Final = Outcome("applied")
+_DROPPED: Final = Outcome("dropped")
+
+_SEQUENCE_TYPES: Final[dict[str, Callable[[Sequences, Envelope], None]]] = {
+    "log_metric": Sequences.log_metric,
+    "log_custom_object": Sequences.log_custom_object,
+    "log_terminal_line": Sequences.log_terminal_line,
+    "log_record": Sequences.log_record,
+}
+_PLAIN_TYPES: Final[dict[str, Callable[[Run, Envelope], None]]] = {
+    "create_run": create_run,
+    "finish_run": finish_run,
+    "log_hparams": log_hparams,
+    "blob_ref": blob_ref,
+    "remove_tag": remove_tag,
+}
+_NAMING_TYPES: Final[dict[str, Callable[[Run, Envelope, Callable[[], str]], None]]] = {
+    "set_run_property": set_run_property,
+    "add_tag": add_tag,
+}
+
+
+def draw_uuid() -> str:
+    """A random id for a new tag or experiment."""
+    return str(uuid4())
+
+
+class Applier:
+    """What messages mean, for one store. Keeps nothing between transactions.
+
+    Args:
+        directories: key prefixes.
+        clock: Unix seconds, for tombstones only.
+        new_uuid: ids of new tags and experiments.
+    """
+
+    def __init__(
+        self,
+        directories: Directories,
+        *,
+        clock: Callable[[], float] = time.time,
+        new_uuid: Callable[[], str] = draw_uuid,
+    ) -> None:
+        self.directories = directories
+        self.clock = clock
+        self.new_uuid = new_uuid
+
+    def begin(self, transaction: Transaction, items: Sequence[Envelope | Poison]) -> Application:
+        """Start the reads that some records need. Waits for nothing; `Application.finish` does the rest.
+
+        Args:
+            transaction: in which they are to be applied.
+            items: the records in offset order; one that could not be decoded stands as its error.
+        """
+        return Application(self, transaction, items)
+
+    def shrink(self, transaction: Transaction, envelope: Envelope) -> bool:
+        """Do a bounded part of a delete_run that is too large for one transaction.
+
+        Returns:
+            Whether a part was done; False where the rest, or any other message, is for `begin`.
+        """
+        if envelope.type != "delete_run":
+            return False
+        view = View(transaction)
+        draft = Draft(view)
+        done = shrink_run(transaction, RunKeys(self.directories, envelope.run_id), draft)
+        draft.keep()
+        view.flush()
+        return done
+
+
+class _OpenRun:
+    """What a batch has of one run."""
+
+    def __init__(self, view: View, directories: Directories, run_id: str) -> None:
+        self.keys = RunKeys(directories, run_id)
+        self.sequences = Sequences(view, directories, self.keys.packed)
+        self.deleted: bool | None = None
+        self._view = view
+        view.start(self.keys.tombstone)
+
+    def is_deleted(self) -> bool:
+        """Whether the run has a tombstone."""
+        if self.deleted is None:
+            self.deleted = self._view.get(self.keys.tombstone) is not None
+        return self.deleted
+
+    def start(self, kind: str) -> None:
+        """Start the reads of the rarer types."""
+        keys, view = self.keys, self._view
+        if kind == "delete_run":
+            view.start_range(keys.reverse)
+            view.start_range(keys.tag_links)
+            view.start(keys.experiment_link)
+            return
+        if kind == "log_hparams":
+            view.start_range(keys.reverse + pack_key("hparam"))
+            view.start_range(keys.attrs + pack_key("hparams"))
+            return
+        view.start_range(keys.meta)
+        if kind == "create_run":
+            for name in ("archived", "active", "created_at"):
+                view.start_range(keys.reverse + pack_key(name))
+        elif kind == "set_run_property":
+            view.start(keys.experiment_link)
+
+
+class Application:
+    """Some records within one transaction; made by `Applier.begin`."""
+
+    def __init__(self, applier: Applier, transaction: Transaction, items: Sequence[Envelope | Poison]) -> None:
+        self._applier = applier
+        self._items = items
+        self._view = View(transaction)
+        self._runs: dict[str, _OpenRun] = {}
+        for item in items:
+            if not isinstance(item, Poison):
+                self._start(item)
+
+    def _start(self, envelope: Envelope) -> None:
+        run = self._runs.get(envelope.run_id)
+        if run is None:
+            run = self._runs[envelope.run_id] = _OpenRun(self._view, self._applier.directories, envelope.run_id)
+        if envelope.type in _SEQUENCE_TYPES:
+            run.sequences.start(envelope)
+        else:
+            run.start(envelope.type)
+
+    def finish(self) -> list[Outcome]:
+        """Apply the records in order; one outcome each.
+
+        Raises:
+            Exception: a handler has a bug; the transaction must not be committed.
+        """
+        outcomes = []
+        for item in self._items:
+            if isinstance(item, Poison):
+                outcomes.append(Outcome("dead", item))
+                continue
+            try:
+                outcomes.append(self._apply(self._runs[item.run_id], item))
+            except Poison as error:
+                outcomes.append(Outcome("dead", error))
+        for run in self._runs.values():
+            run.sequences.flush()
+        self._view.flush()
+        return outcomes
+
+    def _apply(self, run: _OpenRun, envelope: Envelope) -> Outcome:
+        kind = envelope.type
+        if kind == "delete_run":
+            self._delete(run, envelope)
+            return _APPLIED
+        if run.is_deleted():
+            return _DROPPED
+        log = _SEQUENCE_TYPES.get(kind)
+        if log is not None:
+            log(run.sequences, envelope)
+            return _APPLIED
+        draft = Draft(self._view)
+        within = Run(run.keys, draft, envelope.timestamp)
+        if kind in _PLAIN_TYPES:
+            _PLAIN_TYPES[kind](within, envelope)
+        elif kind in _NAMING_TYPES:
+            _NAMING_TYPES[kind](within, envelope, self._applier.new_uuid)
+        else:
+            msg = f"there is no message type {kind!r:.100}"
+            raise UnknownType(msg)
+        draft.keep()
+        return _APPLIED
+
+    def _delete(self, run: _OpenRun, envelope: Envelope) -> None:
+        run.sequences.flush()  # their index entries must be found
+        draft = Draft(self._view)
+        delete_run(Run(run.keys, draft, envelope.timestamp), self._applier.clock())
+        draft.keep()
+        run.sequences = Sequences(self._view, self._applier.directories, run.keys.packed)
+        run.deleted = True

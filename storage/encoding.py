@@ -1,0 +1,91 @@
+"""Bytes of keys and values (CONTRACT 3): tuple-layer keys, msgpack values; limits are checked before a write."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import fdb.tuple
+import msgpack
+
+from storage.engine import KEY_LIMIT, VALUE_LIMIT
+from storage.errors import InvalidRecord, KeyTooLarge, ValueTooLarge
+
+EMPTY: Final = b""
+TRUE: Final = b"\xc3"
+
+_packer: Final = msgpack.Packer(autoreset=True)
+_pack_double: Final = struct.Struct(">cd").pack
+
+
+def pack_value(value: Any) -> bytes:
+    """One msgpack object, at most 100,000 bytes.
+
+    Raises:
+        InvalidRecord: msgpack has no form for it (an integer beyond 64 bits).
+        ValueTooLarge: it is longer.
+    """
+    try:
+        packed: bytes = _packer.pack(value)
+    except (OverflowError, ValueError, TypeError) as error:
+        _packer.reset()
+        msg = f"cannot be stored: {error}"
+        raise InvalidRecord(msg) from None
+    if len(packed) > VALUE_LIMIT:
+        msg = f"a value of {len(packed)} bytes, the store takes {VALUE_LIMIT}"
+        raise ValueTooLarge(msg)
+    return packed
+
+
+def pack_time(seconds: float) -> bytes:
+    """A time as it is stored: a msgpack double of Unix seconds."""
+    return _pack_double(b"\xcb", seconds)
+
+
+def unpack_value(value: bytes | None) -> Any:
+    """The object of a stored value; None for none."""
+    return None if value is None else msgpack.unpackb(value, strict_map_key=False)
+
+
+def pack_key(*elements: Any) -> bytes:
+    """The tuple-layer bytes of some elements, without a directory's prefix.
+
+    Raises:
+        InvalidRecord: an element has no form as a key (an object).
+    """
+    try:
+        packed: bytes = fdb.tuple.pack(elements)
+    except (TypeError, ValueError, OverflowError, struct.error) as error:
+        msg = f"cannot be part of a key: {error}"
+        raise InvalidRecord(msg) from None
+    return packed
+
+
+def unpack_key(packed: bytes) -> tuple[Any, ...]:
+    """The elements of a key without its directory's prefix."""
+    elements: tuple[Any, ...] = fdb.tuple.unpack(packed)
+    return elements
+
+
+def pack_step(step: Any) -> bytes:
+    """One element, as fast as can be for what nearly all steps are: a whole number from 0 up.
+
+    Raises:
+        InvalidRecord: it has no form as a key.
+    """
+    if type(step) is int and 0 <= step < 0x1_0000_0000_0000_0000 - 1:
+        size = (step.bit_length() + 7) >> 3
+        return bytes((0x14 + size,)) + step.to_bytes(size, "big")
+    return pack_key(step)
+
+
+def check_key(length: int) -> None:
+    """Raise `KeyTooLarge` where a whole key of ``length`` bytes would be over the store's limit."""
+    if length > KEY_LIMIT:
+        msg = f"a key of {length} bytes, the store takes {KEY_LIMIT}"
+        raise KeyTooLarge(msg)
+
+
+def span(prefix: bytes) -> tuple[bytes, bytes]:
+    """Begin and end of all keys that extend a tuple by at least one element."""
+    return prefix + b"\x00", prefix + b"\xff"

@@ -1,0 +1,98 @@
+"""create_run, finish_run, delete_run (CONTRACT 6.1, 6.5, 6.12)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from storage.encoding import pack_key, pack_time, span, unpack_value
+from storage.handlers.run import Run, RunKeys, count_links, last_element, parse_client_time
+
+if TYPE_CHECKING:
+    from storage.engine import Transaction
+    from storage.envelope import Envelope
+    from storage.overlay import Draft
+
+_STEP_KEYS: Final = 2_000  # index entries or links that one step of a large delete takes
+
+
+def create_run(run: Run, envelope: Envelope) -> None:
+    """Write the run afresh, or with ``force_resume`` open one that is there again."""
+    payload = envelope.payload
+    if payload.get("force_resume") and run.exists():
+        run.move_entry("active", run.get("active"), True)
+        run.put("active", True)
+        run.put("finalized_at", None)
+        run.touch()
+    else:
+        run.create()
+    started = parse_client_time(payload.get("client_datetime"))
+    if started is not None:
+        run.put("client_start_ts", started)
+        run.touch()
+
+
+def finish_run(run: Run, envelope: Envelope) -> None:
+    """Mark the run as ended; its duration is known only where the client gave both times."""
+    finished = parse_client_time(envelope.payload.get("client_datetime"))
+    started = run.get("client_start_ts")
+    duration = None
+    if finished is not None and started is not None:
+        duration = max(0.0, finished - started)
+    created = run.get("created_at")
+    run.move_entry("active", run.get("active"), False)
+    run.put("active", False)
+    run.put("finalized_at", run.time if duration is None else (created or 0.0) + duration)
+    run.put("duration", duration)
+    run.touch()
+
+
+def delete_run(run: Run, clock: float) -> None:
+    """Delete everything of the run, and leave a tombstone with the clock's time."""
+    keys, draft = run.keys, run.draft
+    indexes = keys.directories.indexes
+    reverse = span(keys.reverse)
+    for key, _ in draft.get_range(*reverse):
+        draft.clear(indexes + key[len(keys.reverse) :])
+    draft.clear_range(*reverse)
+    _unlink_experiment(keys, draft)
+    for key, _ in draft.get_range(*span(keys.tag_links)):
+        _unlink_tag(keys, draft, last_element(key, keys.tag_links))
+    draft.clear_range(*span(keys.data))
+    draft.set(keys.tombstone, pack_time(clock))
+
+
+def _unlink_experiment(keys: RunKeys, draft: Draft) -> None:
+    uuid = unpack_value(draft.get(keys.experiment_link))
+    if uuid is None:
+        return
+    system = keys.directories.system
+    draft.clear(keys.experiment_link)
+    draft.clear(system + pack_key("experiment_runs", uuid) + keys.packed)
+    count_links(draft, system + pack_key("experiments", uuid), -1)
+
+
+def _unlink_tag(keys: RunKeys, draft: Draft, uuid: str) -> None:
+    system = keys.directories.system
+    draft.clear(keys.tag_links + pack_key(uuid))
+    draft.clear(system + pack_key("tag_runs", uuid) + keys.packed)
+    count_links(draft, system + pack_key("tags", uuid), -1)
+
+
+def shrink_run(transaction: Transaction, keys: RunKeys, draft: Draft) -> bool:
+    """Delete a part of a run's index entries or tag links; False when few are left.
+
+    What is deleted here `delete_run` does not find any more; what it does besides is small whatever the run.
+    """
+    indexes = keys.directories.indexes
+    pairs = transaction.get_range(*span(keys.reverse), limit=_STEP_KEYS).wait()
+    if len(pairs) == _STEP_KEYS:
+        for key, _ in pairs:
+            transaction.clear(indexes + key[len(keys.reverse) :])
+        transaction.clear_range(pairs[0][0], pairs[-1][0] + b"\x00")
+        return True
+    links = transaction.get_range(*span(keys.tag_links), limit=_STEP_KEYS).wait()
+    if len(links) == _STEP_KEYS:
+        for key, _ in links:
+            _unlink_tag(keys, draft, last_element(key, keys.tag_links))
+        return True
+    return False

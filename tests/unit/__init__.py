@@ -1,0 +1,1 @@
+"""Parts of the product by themselves, without servers."""
