@@ -115,9 +115,14 @@ def _prepare(url: str, raw: sqlite3.Connection, deadline: float) -> None:
 
 
 def _set_up(url: str, raw: sqlite3.Connection) -> None:
-    (mine,) = raw.execute("PRAGMA application_id").fetchone()
-    (version,) = raw.execute("PRAGMA user_version").fetchone()
-    (tables,) = raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    raw.execute("BEGIN")  # what is read is of one moment: others may be making the file
+    try:
+        (tables,) = raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (mine,) = raw.execute("PRAGMA application_id").fetchone()
+        (version,) = raw.execute("PRAGMA user_version").fetchone()
+    finally:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
     if mine != APPLICATION_ID and (mine or tables):
         msg = f"{url}: the file is an SQLite database of another program; name another file"
         raise BadStoreURL(msg)

@@ -54,10 +54,12 @@ def metric(run: str, name: str, time: float, *, value: float = 1.0, step: int = 
 
     def change(state: State) -> None:
         put(RUNS, {}, run, "contexts", 0)(state)
-        for kind, stored in (("val", value), ("step", step), ("time", time)):
+        point = {"val": value, "step": step, "time": time}
+        for kind, stored in point.items():
             put(RUNS, stored, run, "seqs", 0, name, kind, step)(state)
-        for kind, stored in (("dtype", "float"), ("last", value), ("last_step", step)):
-            put(RUNS, stored, run, "traces", 0, name, kind)(state)
+        trace = {"dtype": "float", "last": value, "last_step": step}
+        for kind, kept in trace.items():
+            put(RUNS, kept, run, "traces", 0, name, kind)(state)
         for key in (("_rev", run, "trace", name, run), ("trace", name, run)):
             state[INDEXES, fdb.tuple.pack(key)] = b""
 

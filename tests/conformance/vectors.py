@@ -86,16 +86,9 @@ def name_uuids(state: State) -> State:
     names: dict[bytes, bytes] = {}
     for (where, key), value in state.items():
         elements = fdb.tuple.unpack(key)
-        if (
-            where == "system"
-            and len(elements) == 3
-            and elements[0] in {"tags", "experiments"}
-            and elements[2] == "name"
-        ):
+        if where == "system" and elements[0] in {"tags", "experiments"} and elements[2:] == ("name",):
             digest = hashlib.sha256(f"{elements[0]} {value!r}".encode()).hexdigest()
-            names[elements[1].encode()] = (
-                f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}".encode()
-            )
+            names[elements[1].encode()] = str(UUID(digest[:32])).encode()
     named = {}
     for (where, key), value in state.items():
         for uuid, name in names.items():
