@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from storage.dead_letters import STAGED, DeadLetter, DeadLetters, describe
+from storage.dead_letters import STAGED, DeadLetter, DeadLetters
 from storage.envelope import decode
 from storage.errors import Poison, SplitTransaction, StorageError, TransactionTooOld
 from storage.judgement import Verdict, judge
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from storage.application import Applier, Outcome
-    from storage.batch import Batch, Record
+    from storage.batch import Batch, Record, Source
     from storage.engine import Engine, Transaction
     from storage.envelope import Envelope
 
@@ -165,7 +165,8 @@ class BatchApplier:
             try:
                 part = self._apply_part(batch, items, staged, begin, end, after, token if late else None)
             except _Stage as ask:
-                self._letters.stage(self.engine, batch.source, batch.records[ask.index])
+                record = batch.records[ask.index]
+                self._letters.stage(self.engine, *self.origin(batch, record), record)
                 items[ask.index] = ask.error
                 staged.add(ask.index)
                 continue
@@ -238,6 +239,10 @@ class BatchApplier:
         """Write the lane's cursor, in the transaction that applies the records up to it."""
         self.ledger.write_cursor(transaction, batch.source, batch.lane, offset)
 
+    def origin(self, batch: Batch, record: Record) -> tuple[Source, int]:
+        """Where a record came from, for its dead letter."""
+        return batch.source, record.offset
+
     def _keep(
         self,
         transaction: Transaction,
@@ -259,9 +264,13 @@ class BatchApplier:
             self._letters.keep(transaction, letter, record)
 
     def _describe(self, batch: Batch, record: Record, item: Envelope | Poison, error: Poison) -> DeadLetter:
-        return describe(
-            batch.source, batch.lane, record, item, reason=error.reason, error=str(error), time=self._clock()
-        )
+        """The head of a dead letter; run id and type are the envelope's, else the run id is the Kafka key."""
+        source, offset = self.origin(batch, record)
+        if isinstance(item, Poison):
+            run, kind = (record.key or b"").decode("utf-8", "replace"), ""
+        else:
+            run, kind = item.run_id, item.type
+        return DeadLetter(source, batch.lane, offset, error.reason, str(error), self._clock(), run, kind, record.size)
 
     # -- doing less in one transaction ---------------------------------------------------------------------------
 

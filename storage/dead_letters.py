@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 90_000  # bytes; a value may have 100,000
 STAGED: Final = 4_000_000  # bytes of a record beyond which its chunks are written ahead
-_SHORT: Final = 1_000  # characters kept of run id, type and error in the head
+SHORT: Final = 1_000  # characters kept of run id, type and error in the head
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +60,6 @@ class DeadLetter:
     requeues: int = 0
 
 
-def describe(
-    source: Source, lane: int, record: Record, item: Envelope | Poison, *, reason: str, error: str, time: float
-) -> DeadLetter:
-    """The head for a record; run id and type are taken from its envelope, else from its Kafka key."""
-    if isinstance(item, Poison):
-        run, kind = (record.key or b"").decode("utf-8", "replace"), ""
-    else:
-        run, kind = item.run_id, item.type
-    return DeadLetter(
-        source, lane, record.offset, reason, error[:_SHORT], time, run[:_SHORT], kind[:_SHORT], record.size
-    )
-
-
 class DeadLetters:
     """Reads and writes dead letters within transactions.
 
@@ -88,17 +75,17 @@ class DeadLetters:
 
     def keep(self, transaction: Transaction, letter: DeadLetter, record: Record) -> None:
         """Write head and record in one transaction."""
-        for key, chunk in self._chunks(letter.source, record):
+        for key, chunk in self._chunks(letter.source, letter.offset, record):
             transaction.set(key, chunk)
         self.write_head(transaction, letter)
 
-    def stage(self, engine: Engine, source: Source, record: Record) -> None:
+    def stage(self, engine: Engine, source: Source, offset: int, record: Record) -> None:
         """Write the chunks of a large record ahead, in transactions of their own; `write_head` makes it a letter.
 
         Nothing is cleared first: whoever else stages the same record writes the same bytes.
         """
         some: list[tuple[bytes, bytes]] = []
-        for pair in self._chunks(source, record):
+        for pair in self._chunks(source, offset, record):
             some.append(pair)
             if len(some) * CHUNK >= STAGED:
                 _write(engine, some)
@@ -110,20 +97,20 @@ class DeadLetters:
         head = (
             letter.lane,
             letter.reason,
-            letter.error[:_SHORT],
+            letter.error[:SHORT],
             letter.time,
-            letter.run,
-            letter.type,
+            letter.run[:SHORT],
+            letter.type[:SHORT],
             letter.size,
             letter.requeues,
         )
         packed: bytes = msgpack.packb(head, unicode_errors="replace")
         transaction.set(self._head_key(letter.source, letter.offset), packed)
 
-    def _chunks(self, source: Source, record: Record) -> Iterator[tuple[bytes, bytes]]:
+    def _chunks(self, source: Source, offset: int, record: Record) -> Iterator[tuple[bytes, bytes]]:
         whole: bytes = msgpack.packb((record.timestamp_ms, record.key, record.value))
         for number, start in enumerate(range(0, len(whole), CHUNK)):
-            key = self._ledger.key("dead_record", *order_source(source), record.offset, number)
+            key = self._ledger.key("dead_record", *order_source(source), offset, number)
             yield key, whole[start : start + CHUNK]
 
     def get(self, transaction: Transaction, source: Source, offset: int) -> tuple[DeadLetter, Record] | None:

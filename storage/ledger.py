@@ -177,6 +177,11 @@ class Ledger:
             for source, owner, pairs in started
         }
 
+    def forget(self, transaction: Transaction, source: Source) -> None:
+        """Delete owner, cursors and marks of a source, as if it had never been taken over."""
+        self.replace_cursors(transaction, source, {})
+        transaction.clear(self.key("owner", *order_source(source)))
+
     # -- floor -----------------------------------------------------------------------------------------------------
 
     def floor(self, transaction: Transaction, source: Source) -> int | None:

@@ -1,8 +1,8 @@
 """Sequences of one run within a batch: metrics, objects, terminal lines, log records (CONTRACT 6.2, 6.3, 6.10, 6.11).
 
-This is the hot path. Key prefixes are packed once a sequence; values and steps go to the transaction as they come, since
-no other record of the batch shares their keys; what records share (trace, context, index entry) is written once, by
-`Sequences.flush`. All lengths of a record are checked before its first write, so that a bad record leaves nothing.
+This is the hot path. Key prefixes are packed once a sequence; values and steps go to the transaction as they come,
+since no other record of the batch shares their keys; what records share (trace, context, index entry) is written once,
+by `Sequences.flush`. All lengths of a record are checked before its first write, so that a bad record leaves nothing.
 """
 
 from __future__ import annotations
