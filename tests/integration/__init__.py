@@ -1,0 +1,1 @@
+"""The product and its surroundings as real processes."""
