@@ -22,7 +22,7 @@ store_option: Callable[[Callable[..., None]], Callable[..., None]] = click.optio
 
 def settings_for(store_url: str | None) -> Settings:
     """The settings, with another store if one is given."""
-    return load_settings(**({"storage_url": store_url} if store_url else {}))
+    return load_settings(storage_url=store_url) if store_url else load_settings()
 
 
 def open_chosen(store_url: str | None) -> Store:

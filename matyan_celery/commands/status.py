@@ -41,8 +41,8 @@ class Report:
 def status(store_url: str | None, as_json: bool) -> None:
     """Show epochs, cursors, lag, queues and dead letters, and say what is wrong.
 
-    Kafka and Redis are asked too; where they do not answer, that is said, and the store's side is shown. Exit code 0 if all
-    is well, 1 if something is wrong.
+    Kafka and Redis are asked too; where they do not answer, that is said, and the store's side is shown. Exit code 0
+    if all is well, 1 if something is wrong.
     """
     settings = settings_for(store_url)
     with open_store(settings.storage_url, timeout=settings.storage_timeout_seconds) as store:
@@ -94,7 +94,7 @@ def _ask_redis(settings: Settings, report: Report) -> dict[str, int] | None:
     try:
         with redis.Redis.from_url(settings.redis_url, socket_timeout=3, socket_connect_timeout=3) as client:
             names = ingest_queues(settings.ingest_queues)
-            return {name: int(client.llen(name)) for name in names}  # type: ignore[arg-type]
+            return {name: int(client.llen(name)) for name in names}
     except redis.RedisError as error:
         report.wrong.append(f"Redis does not answer ({error}): queues are not known")
         return None
@@ -141,10 +141,9 @@ def _describe(
         committed = offsets.committed
         row["committed"], row["log_end"] = committed, offsets.log_end
         row["lag"] = offsets.log_end - (offsets.log_start if committed is None else committed)
-        if cursors and max(cursors.values()) >= offsets.log_end:
-            report.wrong.append(
-                f"{source}: offset {max(cursors.values())} is applied, but the log ends at {offsets.log_end}: it was truncated"
-            )
+        highest = max(cursors.values(), default=-1)
+        if highest >= offsets.log_end:
+            report.wrong.append(f"{source}: offset {highest} is applied, but the log ends at {offsets.log_end}")
         if floor is not None and committed is not None and committed > floor:
             report.wrong.append(
                 f"{source}: the group's commit {committed} is above the floor {floor}: the store went back, or another "
