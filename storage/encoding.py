@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Any, Final
 
 import fdb.tuple
@@ -13,6 +14,8 @@ from storage.errors import InvalidRecord, KeyTooLarge, ValueTooLarge
 
 EMPTY: Final = b""
 TRUE: Final = b"\xc3"
+
+_SHORT: Final = 200  # characters of text that is worth remembering packed
 
 _packer: Final = msgpack.Packer(autoreset=True)
 _pack_double: Final = struct.Struct(">cd").pack
@@ -65,6 +68,32 @@ def unpack_key(packed: bytes) -> tuple[Any, ...]:
     """The elements of a key without its directory's prefix."""
     elements: tuple[Any, ...] = fdb.tuple.unpack(packed)
     return elements
+
+
+@lru_cache(maxsize=50_000)
+def _pack_text(text: str) -> bytes:
+    return b"\x02" + text.encode().replace(b"\x00", b"\x00\xff") + b"\x00"
+
+
+def pack_element(element: Any) -> bytes:
+    """One element of a key; short text, which comes again and again, is packed once.
+
+    Raises:
+        InvalidRecord: it has no form as a key.
+    """
+    if type(element) is str:
+        return _pack_text(element) if len(element) < _SHORT else pack_key(element)
+    return pack_step(element)
+
+
+def first_element(packed: bytes) -> bytes:
+    """The first element of a packed tuple, packed."""
+    if packed[:1] == b"\x02":
+        end = packed.index(b"\x00")
+        while packed[end + 1 : end + 2] == b"\xff":
+            end = packed.index(b"\x00", end + 2)
+        return packed[: end + 1]
+    return pack_key(unpack_key(packed)[0])
 
 
 def pack_step(step: Any) -> bytes:

@@ -52,12 +52,11 @@ class Reading:
         want_all: the client's streaming mode for ranges that are read whole.
     """
 
-    __slots__ = ("_client_transaction", "_unfinished", "_want_all")
+    __slots__ = ("_client_transaction", "_want_all")
 
     def __init__(self, transaction: Any, want_all: int) -> None:
         self._client_transaction = transaction
         self._want_all = want_all
-        self._unfinished: list[_Pairs] = []
 
     def get(self, key: bytes) -> _Value:
         """Start reading a value."""
@@ -67,11 +66,9 @@ class Reading:
     def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> _Pairs:
         """Start reading the pairs between two keys."""
         check_range(begin, end, limit=limit)
-        pairs = _Pairs(
+        return _Pairs(
             self._transaction().get_range(begin, end, limit=limit, reverse=reverse, streaming_mode=self._want_all)
         )
-        self._unfinished.append(pairs)
-        return pairs
 
     def set(self, key: bytes, value: bytes) -> None:  # noqa: ARG002
         """Refused here."""
@@ -99,7 +96,17 @@ class Reading:
 class Writing(Reading):
     """A transaction that also writes."""
 
-    __slots__ = ()
+    __slots__ = ("_unfinished",)
+
+    def __init__(self, transaction: Any, want_all: int) -> None:
+        super().__init__(transaction, want_all)
+        self._unfinished: list[_Pairs] = []
+
+    def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> _Pairs:
+        """Start reading the pairs between two keys."""
+        pairs = super().get_range(begin, end, limit=limit, reverse=reverse)
+        self._unfinished.append(pairs)
+        return pairs
 
     def set(self, key: bytes, value: bytes) -> None:
         """Write one key."""

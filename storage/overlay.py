@@ -9,6 +9,7 @@ Two layers lie over a transaction while a batch is applied:
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, Final, Protocol
 
 from storage.encoding import check_key, pack_value, span
@@ -44,6 +45,40 @@ class Layer(Protocol):
         ...
 
 
+class _Written:
+    """Keys and what was written to them, in key order where a range is asked for; None stands for deleted."""
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes | None] = {}
+        self._order: list[bytes] = []
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        if key not in self.values:
+            insort(self._order, key)
+        self.values[key] = value
+
+    def inside(self, begin: bytes, end: bytes) -> list[bytes]:
+        """The keys from ``begin`` up to ``end``."""
+        return self._order[bisect_left(self._order, begin) : bisect_left(self._order, end)]
+
+    def forget(self, begin: bytes, end: bytes) -> None:
+        """Drop the keys from ``begin`` up to ``end``."""
+        first, last = bisect_left(self._order, begin), bisect_left(self._order, end)
+        for key in self._order[first:last]:
+            del self.values[key]
+        del self._order[first:last]
+
+    def merge(self, pairs: list[KeyValue], begin: bytes, end: bytes) -> list[KeyValue]:
+        """Pairs of a range as they are once this is written over them."""
+        inside = self.inside(begin, end)
+        if not inside:
+            return pairs
+        merged: dict[bytes, bytes | None] = dict(pairs)
+        for key in inside:
+            merged[key] = self.values[key]
+        return sorted((key, value) for key, value in merged.items() if value is not None)
+
+
 class View:
     """The batch's layer. Ranges are cleared in the transaction at once; single keys are written by `flush`.
 
@@ -53,7 +88,7 @@ class View:
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction: Final = transaction
-        self._written: dict[bytes, bytes | None] = {}
+        self._written = _Written()
         self._started: dict[bytes, Read[bytes | None]] = {}
         self._started_ranges: dict[tuple[bytes, bytes], Read[list[KeyValue]]] = {}
 
@@ -70,8 +105,9 @@ class View:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key. Raises `KeyTooLarge` for a key that cannot exist."""
-        if key in self._written:
-            return self._written[key]
+        written = self._written.values
+        if key in written:
+            return written[key]
         started = self._started.get(key)
         if started is None:
             check_key(len(key))
@@ -84,20 +120,19 @@ class View:
         if started is None:
             check_key(len(end))
             started = self._started_ranges[begin, end] = self.transaction.get_range(begin, end)
-        return _merge(started.wait(), self._written, begin, end)
+        return self._written.merge(started.wait(), begin, end)
 
     def set(self, key: bytes, value: bytes) -> None:
         """Write a value, of a length that was checked."""
-        self._written[key] = value
+        self._written.put(key, value)
 
     def clear(self, key: bytes) -> None:
         """Delete a key."""
-        self._written[key] = None
+        self._written.put(key, None)
 
     def clear_range(self, begin: bytes, end: bytes) -> None:
         """Delete all keys from ``begin`` up to ``end``; whatever was read of them is forgotten."""
-        for key in [key for key in self._written if begin <= key < end]:
-            del self._written[key]
+        self._written.forget(begin, end)
         for key in [key for key in self._started if begin <= key < end]:
             del self._started[key]
         for where in [(first, last) for first, last in self._started_ranges if first < end and begin < last]:
@@ -106,12 +141,12 @@ class View:
 
     def flush(self) -> None:
         """Write every key once."""
-        for key, value in self._written.items():
+        for key, value in self._written.values.items():
             if value is None:
                 self.transaction.clear(key)
             else:
                 self.transaction.set(key, value)
-        self._written.clear()
+        self._written = _Written()
 
 
 class Draft:
@@ -123,13 +158,14 @@ class Draft:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._written: dict[bytes, bytes | None] = {}
+        self._written = _Written()
         self._cleared: list[tuple[bytes, bytes]] = []
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key. Raises `KeyTooLarge` for a key that cannot exist."""
-        if key in self._written:
-            return self._written[key]
+        written = self._written.values
+        if key in written:
+            return written[key]
         if self._is_cleared(key):
             return None
         return self._view.get(key)
@@ -139,13 +175,13 @@ class Draft:
         pairs = self._view.get_range(begin, end)
         if self._cleared:
             pairs = [pair for pair in pairs if not self._is_cleared(pair[0])]
-        return _merge(pairs, self._written, begin, end)
+        return self._written.merge(pairs, begin, end)
 
     def set(self, key: bytes, value: bytes) -> None:
         """Write a packed value. Raises `KeyTooLarge`."""
         if len(key) > KEY_LIMIT:
             check_key(len(key))
-        self._written[key] = value
+        self._written.put(key, value)
 
     def set_value(self, key: bytes, value: Any) -> None:
         """Write an object. Raises `KeyTooLarge`, `ValueTooLarge` or `InvalidRecord`."""
@@ -154,20 +190,19 @@ class Draft:
     def clear(self, key: bytes) -> None:
         """Delete a key."""
         if len(key) <= KEY_LIMIT:  # else it cannot exist
-            self._written[key] = None
+            self._written.put(key, None)
 
     def clear_range(self, begin: bytes, end: bytes) -> None:
         """Delete all keys from ``begin`` up to ``end``. Raises `KeyTooLarge`."""
         check_key(len(end))
-        for key in [key for key in self._written if begin <= key < end]:
-            del self._written[key]
+        self._written.forget(begin, end)
         self._cleared.append((begin, end))
 
     def keep(self) -> None:
         """Hand everything to the view: the record is good."""
         for begin, end in self._cleared:
             self._view.clear_range(begin, end)
-        for key, value in self._written.items():
+        for key, value in self._written.values.items():
             if value is None:
                 self._view.clear(key)
             else:
@@ -175,12 +210,3 @@ class Draft:
 
     def _is_cleared(self, key: bytes) -> bool:
         return any(begin <= key < end for begin, end in self._cleared)
-
-
-def _merge(pairs: list[KeyValue], written: dict[bytes, bytes | None], begin: bytes, end: bytes) -> list[KeyValue]:
-    """Pairs as they are once ``written`` is written over them."""
-    inside = {key: value for key, value in written.items() if begin <= key < end}
-    if not inside:
-        return pairs
-    merged: dict[bytes, bytes | None] = {**dict(pairs), **inside}
-    return sorted((key, value) for key, value in merged.items() if value is not None)

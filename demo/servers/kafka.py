@@ -1,174 +1,230 @@
-"""Kafka as a process: a real broker from Maven Central, or librdkafka's mock cluster where Java or mvn is missing."""
+"""Kafka as a process: a real broker, or librdkafka's mock cluster where Java or mvn is missing."""
 
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 import subprocess
 import uuid
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from demo.servers.kafka_jars import fetch_kafka, missing_for_kafka
 from demo.servers.process import DidNotStart, Process, free_port, wait_until
 
-VERSION: Final = "4.2.0"
-_SCALA: Final = "2.13"
-_COMPLETE: Final = "complete"  # written last: a folder without it is half a download
+if TYPE_CHECKING:
+    from pathlib import Path
 
-_POM: Final = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
-<modelVersion>4.0.0</modelVersion><groupId>demo</groupId><artifactId>kafka</artifactId><version>1</version>
-<packaging>pom</packaging>
-<dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_{_SCALA}</artifactId>
-<version>{VERSION}</version></dependency></dependencies></project>
-"""
+MOCK_PARTITIONS: Final = 4  # of every topic of the mock cluster
+_SECONDS: Final = 30.0  # for one request
 
 
-def missing_for_kafka() -> str | None:
-    """Why no real broker can run here; None if it can."""
-    absent = [program for program in ("java", "mvn") if shutil.which(program) is None]
-    return f"{' and '.join(absent)} not found" if absent else None
+class Kafka(Protocol):
+    """What both clusters can do."""
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What clients connect to."""
+        ...
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        ...
+
+    def stop(self) -> object:
+        """Stop it; stopping twice is fine."""
+        ...
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        """Make a topic and wait until clients see it."""
+        ...
 
 
-def cache_folder() -> Path:
-    """Where slow downloads are kept between runs; may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matyan-celery"
+def choose_kafka(folder: Path) -> tuple[Kafka, str]:
+    """The best cluster that this machine can run, not started, and a phrase that says which and why.
 
-
-def fetch_kafka() -> Path:
-    """The folder of the broker's jars, downloaded if it is not in the cache.
+    Args:
+        folder: for a real broker's data and log.
 
     Raises:
-        DidNotStart: the download failed; says how.
+        DidNotStart: Java and mvn are there, but the download failed.
     """
-    folder = cache_folder() / f"kafka-{VERSION}"
-    if (folder / _COMPLETE).exists():
-        return folder
-    fresh = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
-    fresh.mkdir(parents=True)
-    try:
-        (fresh / "pom.xml").write_text(_POM)
-        command = ["mvn", "--quiet", "--batch-mode", "dependency:copy-dependencies", "-DoutputDirectory=lib"]
-        done = subprocess.run(command, cwd=fresh, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode != 0 or not list(fresh.glob(f"lib/kafka_{_SCALA}-{VERSION}.jar")):
-            msg = f"mvn could not fetch Kafka {VERSION}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            raise DidNotStart(msg)
-        (fresh / _COMPLETE).touch()
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if not (folder / _COMPLETE).exists():  # else somebody else was faster
-                raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return folder
+    missing = missing_for_kafka()
+    if missing is None:
+        server = KafkaServer(folder)
+        return server, "a real Kafka broker from Maven Central"
+    return MockKafka(), f"librdkafka's mock cluster ({missing})"
 
 
 class KafkaServer(Process):
-    """A one-process KRaft broker on 127.0.0.1 whose log survives a restart.
+    """A one-process KRaft broker on 127.0.0.1 whose topics and port survive a restart. Fetched if it is not cached.
 
     Args:
         folder: for its data and log.
-        jars: from `fetch_kafka`.
+
+    Raises:
+        DidNotStart: the broker cannot be fetched.
     """
 
-    def __init__(self, folder: Path, jars: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.port, self._controller_port = free_port(), free_port()
-        self._classpath = f"{jars}/lib/*"
+        self._classpath = f"{fetch_kafka()}/*"
         self._properties = folder / "server.properties"
         self._data = folder / "kafka-data"
         command = ["java", "-Xmx512m", "-cp", self._classpath, "kafka.Kafka", str(self._properties)]
-        super().__init__("kafka", command, folder / "kafka.log")
+        super().__init__("kafka", command, folder / "kafka.log", ready_seconds=90)
 
     @property
     def bootstrap_servers(self) -> str:
         """What clients connect to."""
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start it, and wait until it answers; the first time its data folder is made."""
+    def launch(self) -> None:
+        """Start it, unless it runs; its data folder is made if there is none.
+
+        Raises:
+            DidNotStart: the data folder cannot be made.
+        """
         if self.is_alive():
             return
-        if not self._properties.exists():
+        self._data.parent.mkdir(parents=True, exist_ok=True)
+        self._properties.write_text(self._describe())
+        if self._cluster_id() is None:
             self._format()
-        super().start()
-        self.wait_ready(self._answers, seconds=60)
+        super().launch()
+
+    def is_ready(self) -> bool:
+        """Whether our own broker, and not another at its port, answers."""
+        try:
+            found = self._admin().list_topics(timeout=2)
+        except KafkaException:
+            return False
+        return bool(found.brokers) and found.cluster_id == self._cluster_id()
 
     def create_topic(self, name: str, partitions: int, config: dict[str, str] | None = None) -> None:
-        """Make a topic and wait until clients see it."""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
-        admin.create_topics([NewTopic(name, partitions, 1, config=config or {})])[name].result(timeout=30)
-        wait_until(lambda: len(_partitions(admin, name)) == partitions, f"topic {name} is there", seconds=30)
+        """Make a topic and wait until clients see it.
+
+        Args:
+            name: must not exist.
+            partitions: number of partitions.
+            config: the topic's own settings, by Kafka's names.
+
+        Raises:
+            KafkaException: the broker refused, or did not answer within 30 seconds.
+        """
+        admin = self._admin()
+        topic = NewTopic(name, partitions, 1, config=config or {})
+        admin.create_topics([topic])[name].result(timeout=_SECONDS)
+        wait_until(lambda: _count_partitions(admin, name) == partitions, f"topic {name} is there", seconds=_SECONDS)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic and wait until it is gone."""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
-        admin.delete_topics([name])[name].result(timeout=30)
-        wait_until(lambda: name not in admin.list_topics(timeout=10).topics, f"topic {name} is gone", seconds=30)
+        """Delete a topic and wait until it is gone.
+
+        Raises:
+            KafkaException: there is none, or the broker did not answer within 30 seconds.
+        """
+        admin = self._admin()
+        admin.delete_topics([name])[name].result(timeout=_SECONDS)
+        wait_until(lambda: name not in admin.list_topics(timeout=_SECONDS).topics, f"no topic {name}", seconds=_SECONDS)
+
+    def _admin(self) -> AdminClient:
+        # "log_level": librdkafka would write each refused connection to our standard error.
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+
+    def _cluster_id(self) -> str | None:
+        """The id that the data folder was made with; None where there is no data folder."""
+        try:
+            lines = (self._data / "meta.properties").read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        return next((line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id=")), None)
 
     def _format(self) -> None:
-        self._properties.parent.mkdir(parents=True, exist_ok=True)
-        self._properties.write_text(
-            "\n".join(
-                [
-                    "process.roles=broker,controller",
-                    "node.id=1",
-                    f"controller.quorum.voters=1@127.0.0.1:{self._controller_port}",
-                    f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
-                    f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}",
-                    "controller.listener.names=CONTROLLER",
-                    "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-                    f"log.dirs={self._data}",
-                    "offsets.topic.replication.factor=1",
-                    "offsets.topic.num.partitions=4",
-                    "transaction.state.log.replication.factor=1",
-                    "transaction.state.log.min.isr=1",
-                    "group.initial.rebalance.delay.ms=0",
-                    "auto.create.topics.enable=false",
-                    "message.max.bytes=20000000",
-                    "",
-                ]
-            )
-        )
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = ["java", "-cp", self._classpath, "kafka.tools.StorageTool", "format"]
-        command += ["-t", cluster, "-c", str(self._properties)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        # "=": an id may begin with a dash.
+        command += [f"--cluster-id={cluster_id}", "--config", str(self._properties)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            msg = f"Kafka's data folder could not be made: {error}"
+            raise DidNotStart(msg) from error
         if done.returncode != 0:
-            self._properties.unlink()
             msg = f"Kafka's data folder could not be made:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
             raise DidNotStart(msg)
 
-    def _answers(self) -> bool:
-        try:
-            admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-            return bool(admin.list_topics(timeout=2).brokers)
-        except KafkaException:
-            return False
+    def _describe(self) -> str:
+        lines = [
+            "process.roles=broker,controller",
+            "node.id=1",
+            f"controller.quorum.voters=1@127.0.0.1:{self._controller_port}",
+            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}",
+            "controller.listener.names=CONTROLLER",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            f"log.dirs={self._data}",
+            "offsets.topic.replication.factor=1",
+            "offsets.topic.num.partitions=4",  # each costs start time, and one group at a time is in use
+            "transaction.state.log.replication.factor=1",
+            "transaction.state.log.min.isr=1",
+            "group.initial.rebalance.delay.ms=0",
+            "auto.create.topics.enable=false",
+            "message.max.bytes=20000000",  # the tests send records of 9 MB
+        ]
+        return "\n".join(lines) + "\n"
 
 
-def _partitions(admin: AdminClient, name: str) -> list[int]:
-    topic = admin.list_topics(timeout=10).topics.get(name)
-    return list(topic.partitions) if topic is not None and topic.error is None else []
+def _count_partitions(admin: AdminClient, name: str) -> int:
+    topic = admin.list_topics(timeout=_SECONDS).topics.get(name)
+    if topic is None or topic.error is not None:
+        return 0
+    return sum(partition.leader >= 0 for partition in topic.partitions.values())
 
 
 class MockKafka:
-    """librdkafka's mock cluster: lives as long as this object. Topics appear on first use, with four partitions."""
+    """librdkafka's mock cluster: real sockets, topics in memory, gone when stopped. Starting or stopping twice is fine.
+
+    It knows no CreateTopics request: a topic appears on first use, with four partitions.
+    """
 
     def __init__(self) -> None:
-        self._host = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 2})
+        self._host: Producer | None = None
 
     @property
     def bootstrap_servers(self) -> str:
-        """What clients connect to."""
-        brokers = self._host.list_topics(timeout=10).brokers.values()
+        """What clients connect to.
+
+        Raises:
+            RuntimeError: it was not started.
+        """
+        brokers = self._running().list_topics(timeout=_SECONDS).brokers.values()
         return ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 
-    def create_topic(self, name: str) -> None:
-        """Make a topic by asking for it."""
-        self._host.list_topics(name, timeout=10)
+    def start(self) -> None:
+        """Start it, unless it runs."""
+        if self._host is None:
+            self._host = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 2})
+
+    def stop(self) -> None:
+        """End it and lose all topics."""
+        self._host = None
+
+    def create_topic(self, name: str, partitions: int = MOCK_PARTITIONS) -> None:
+        """Make a topic by asking for it.
+
+        Raises:
+            ValueError: another number of partitions than the mock gives.
+            RuntimeError: it was not started.
+        """
+        if partitions != MOCK_PARTITIONS:
+            msg = f"{partitions} partitions: the mock cluster gives every topic {MOCK_PARTITIONS}"
+            raise ValueError(msg)
+        self._running().list_topics(name, timeout=_SECONDS)
+
+    def _running(self) -> Producer:
+        if self._host is None:
+            msg = "the mock cluster was not started"
+            raise RuntimeError(msg)
+        return self._host

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from storage.encoding import EMPTY, pack_key, pack_value, span, unpack_key, unpack_value
+from storage.encoding import EMPTY, TRUE, first_element, pack_element, pack_key, pack_value, span, unpack_value
 
 if TYPE_CHECKING:
     from storage.envelope import Envelope
     from storage.handlers.run import Run
 
-_LEAF: Final = "__leaf__"
-_EMPTY_DICT: Final = "__empty_dict__"
-_EMPTY_LIST: Final = "__empty_list__"
-_MARKERS: Final = tuple(pack_key(marker) for marker in (_LEAF, _EMPTY_DICT, _EMPTY_LIST))
+_LEAF: Final = pack_key("__leaf__")
+_EMPTY_DICT: Final = pack_key("__empty_dict__")
+_EMPTY_LIST: Final = pack_key("__empty_list__")
+_MARKERS: Final = (_LEAF, _EMPTY_DICT, _EMPTY_LIST)
+_INDEX: Final = pack_key("hparam")
 _HPARAMS: Final = "hparams"
 
 
@@ -54,7 +55,7 @@ def _write_tree(run: Run, path: list[Any], value: Any) -> None:
     for element in path:
         for marker in _MARKERS:
             draft.clear(prefix + marker)
-        prefix += pack_key(element)
+        prefix += pack_element(element)
     draft.clear_range(*span(prefix))
     for key, packed in _flatten(prefix, value):
         draft.set(key, packed)
@@ -68,46 +69,48 @@ def _flatten(prefix: bytes, value: Any) -> list[tuple[bytes, bytes]]:
         at, node = waiting.pop()
         if isinstance(node, dict):
             if not node:
-                pairs.append((at + pack_key(_EMPTY_DICT), pack_value(True)))
-            waiting.extend((at + pack_key(element), child) for element, child in node.items())
+                pairs.append((at + _EMPTY_DICT, TRUE))
+            waiting.extend((at + pack_element(element), child) for element, child in node.items())
         elif isinstance(node, list):
             if not node:
-                pairs.append((at + pack_key(_EMPTY_LIST), pack_value(True)))
-            waiting.extend((at + pack_key(index), child) for index, child in enumerate(node))
+                pairs.append((at + _EMPTY_LIST, TRUE))
+            waiting.extend((at + pack_element(index), child) for index, child in enumerate(node))
         else:
-            pairs.append((at + pack_key(_LEAF), pack_value(node)))
+            pairs.append((at + _LEAF, pack_value(node)))
     return pairs
 
 
 def _index_hparams(run: Run) -> None:
     """Make the hparam entries mirror the hparams that are stored: one for each scalar at the top."""
     keys, draft = run.keys, run.draft
-    prefix = keys.attrs + pack_key(_HPARAMS)
+    prefix = keys.attrs + pack_element(_HPARAMS)
     entries = run.entries("hparam")
     wanted: dict[bytes, bytes] = {}
     for name, value in _top_scalars(draft.get_range(*span(prefix)), len(prefix)):
-        forward = pack_key("hparam", name, value) + keys.packed
+        forward = _INDEX + name + value + keys.packed
         wanted[keys.reverse + forward] = keys.directories.indexes + forward
     for reverse, forward in entries.items():
         if reverse not in wanted:
             draft.clear(reverse)
             draft.clear(forward)
     for reverse, forward in wanted.items():
-        draft.set(reverse, EMPTY)
-        draft.set(forward, EMPTY)
+        if reverse not in entries:
+            draft.set(reverse, EMPTY)
+            draft.set(forward, EMPTY)
 
 
-def _top_scalars(pairs: list[tuple[bytes, bytes]], skip: int) -> list[tuple[Any, Any]]:
-    """Names and values of the scalars right below a tree's top, if the top is an object."""
+def _top_scalars(pairs: list[tuple[bytes, bytes]], skip: int) -> list[tuple[bytes, bytes]]:
+    """Names and values, packed, of the scalars right below a tree's top, if the top is an object."""
     found = []
     all_numbers = True
     for key, value in pairs:
-        elements = unpack_key(key[skip:])
-        if len(elements) == 1:
-            continue  # the top's own marker: a scalar or an empty container
-        all_numbers = all_numbers and type(elements[0]) is int
-        if len(elements) == 2 and elements[1] == _LEAF:
+        below = key[skip:]
+        if below in _MARKERS:
+            continue  # the top's own: a scalar or an empty container
+        name = first_element(below)
+        all_numbers = all_numbers and 0x0B <= name[0] <= 0x1D
+        if below[len(name) :] == _LEAF:
             leaf = unpack_value(value)
             if isinstance(leaf, (bool, int, float, str)):
-                found.append((elements[0], leaf))
+                found.append((name, pack_element(leaf)))
     return [] if all_numbers else found

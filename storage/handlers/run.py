@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from storage.encoding import EMPTY, pack_key, pack_time, span, unpack_key, unpack_value
+from storage.encoding import EMPTY, pack_element, pack_key, pack_time, span, unpack_key, unpack_value
 
 if TYPE_CHECKING:
     from storage.directories import Directories
@@ -38,7 +38,7 @@ class RunKeys:
 
     def meta_field(self, name: str) -> bytes:
         """The key of a meta field."""
-        return self.meta + pack_key(name) + _LEAF
+        return self.meta + pack_element(name) + _LEAF
 
 
 class Run:
@@ -122,7 +122,7 @@ class Run:
     def entries(self, name: str) -> dict[bytes, bytes]:
         """Reverse and forward keys of the run's index entries of one kind."""
         indexes = self.keys.directories.indexes
-        pairs = self.draft.get_range(*span(self.keys.reverse + pack_key(name)))
+        pairs = self.draft.get_range(*span(self.keys.reverse + pack_element(name)))
         return {key: indexes + key[len(self.keys.reverse) :] for key, _ in pairs}
 
     def remove_entries(self, name: str) -> None:

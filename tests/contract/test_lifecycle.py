@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from storage.engine import open_engine
-from storage.errors import BadStoreURL, EngineMissing
+from storage.errors import BadStoreURL, EngineMissing, Refused
 from storage.foundationdb import FoundationEngine
 from tests.contract.actors import start
 from tests.engines import open_kind
 from tests.fdb_double import load_double
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from types import ModuleType
 
     from storage.engine import Engine
     from tests.engines import Space
@@ -110,29 +112,50 @@ def test_a_file_that_is_no_cluster_file_is_refused(tmp_path: Path, text: str) ->
         FoundationEngine("fdb:///x", str(cluster_file), client=load_double())
 
 
-def test_a_missing_client_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_client() -> Iterator[None]:
+    """As in a process that has not imported ``fdb`` yet."""
+    kept = take_out_client()
+    yield
+    take_out_client()
+    sys.modules.update(kept)
+
+
+def take_out_client() -> dict[str, ModuleType]:
+    names = [name for name in sys.modules if name == "fdb" or name.startswith("fdb.")]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+@pytest.fixture
+def cluster_url(tmp_path: Path) -> str:
     cluster_file = tmp_path / "fdb.cluster"
     cluster_file.write_text("a:b@127.0.0.1:4500\n")
-    hide_modules(monkeypatch)
+    return f"fdb://{cluster_file}"
+
+
+@pytest.mark.usefixtures("no_client")
+def test_a_missing_package_says_what_to_install(cluster_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fdb", None)
     with pytest.raises(EngineMissing, match="pip install 'foundationdb"):
-        open_engine(f"fdb://{cluster_file}")
+        open_engine(cluster_url)
 
 
-def test_a_missing_c_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_client")
+def test_a_missing_c_library_says_what_to_install(cluster_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real package, told to load a library that is not there."""
-    cluster_file = tmp_path / "fdb.cluster"
-    cluster_file.write_text("a:b@127.0.0.1:4500\n")
-    hide_modules(monkeypatch)
     monkeypatch.setattr("ctypes.CDLL", raise_os_error)
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
     with pytest.raises(EngineMissing, match=r"libfdb_c.*release line"):
-        open_engine(f"fdb://{cluster_file}")
+        open_engine(cluster_url)
 
 
-def hide_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name == "fdb" or name.startswith("fdb.")]:
-        monkeypatch.delitem(sys.modules, name)
+@pytest.mark.usefixtures("no_client")
+def test_another_api_version_in_the_process_is_refused(cluster_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fdb
+
+    monkeypatch.setattr(fdb, "_version", 710, raising=False)
+    with pytest.raises(Refused, match="API version 710 already, we need 730"):
+        open_engine(cluster_url)
 
 
 def raise_os_error(*arguments: object, **options: object) -> None:

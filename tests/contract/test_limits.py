@@ -62,10 +62,10 @@ def test_a_transaction_beyond_the_limit_leaves_nothing(engine: Engine, space: Sp
 
 
 def test_small_keys_count_with_what_the_client_adds(engine: Engine, space: Space) -> None:
-    """Two key bytes more a write for its conflict range, and some: 100 bytes written are about 250 of the limit."""
+    """9 MB of keys and values; each write has some bytes of its own and a conflict range beside them."""
 
     def work(transaction: Transaction) -> None:
-        for number in range(60_000):
+        for number in range(90_000):
             transaction.set(space.key(b"%090d" % number), b"12345678")
 
     with pytest.raises(TransactionTooLarge):

@@ -25,6 +25,7 @@ class FileSnapshot:
 
     def __init__(self, store: FileStore) -> None:
         self._store = store
+        self._open = False
         self.connection = store.take()
         self.connection.execute("BEGIN")
         (self.version,) = self.connection.execute("PRAGMA data_version").fetchone()
@@ -41,11 +42,11 @@ class FileSnapshot:
         return self.connection.execute(statement, (begin, end, rows)).fetchall()
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
+        if self._open and not self._store.closed:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             self._store.give_back(self.connection)
+        self._open = False
 
     def __del__(self) -> None:
         self.close()
@@ -56,7 +57,9 @@ class FileStore:
 
     def __init__(self, path: str) -> None:
         self._uri = f"file:{quote(path)}?mode=rw"
+        self._all: list[sqlite3.Connection] = []
         self._idle: list[sqlite3.Connection] = []
+        self.closed = False
 
     def take(self) -> sqlite3.Connection:
         try:
@@ -64,14 +67,17 @@ class FileStore:
         except IndexError:
             connection = sqlite3.connect(self._uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA synchronous=FULL")
+            self._all.append(connection)
             return connection
 
     def give_back(self, connection: sqlite3.Connection) -> None:
         self._idle.append(connection)
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        """Close every connection, those of transactions that were left open too."""
+        self.closed = True
+        while self._all:
+            self._all.pop().close()
 
     def snapshot(self) -> FileSnapshot:
         return FileSnapshot(self)

@@ -1,0 +1,91 @@
+"""Our own programs as processes: the bridge and the Celery workers, configured by environment variables alone."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from demo.servers.process import Process
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def clear_settings(given: Mapping[str, str]) -> dict[str, str | None]:
+    """An environment in which only ``given`` configures our programs, whatever our own environment holds.
+
+    Raises:
+        ValueError: a name in ``given`` is none of ours; our programs would ignore it.
+    """
+    ours = {name.upper() for name in Settings.model_fields}
+    unknown = sorted(set(given) - ours)
+    if unknown:
+        msg = f"no such settings: {', '.join(unknown)}"
+        raise ValueError(msg)
+    return {**dict.fromkeys(ours), **given}
+
+
+class BridgeProcess(Process):
+    """``python -m bridge``. SIGTERM makes it drain, commit and leave.
+
+    Args:
+        folder: for its log, and its working directory (no ``.env`` is read there unless you write one).
+        settings: by their names in the environment.
+        name: for messages, and of its log file.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, name: str = "bridge") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(
+            name,
+            [sys.executable, "-m", "bridge"],
+            folder / f"{name}.log",
+            environment=clear_settings(settings),
+            folder=folder,
+        )
+
+
+class WorkerProcess(Process):
+    """``celery -A tasks worker``. SIGTERM lets running tasks end; `kill` takes its children too.
+
+    Args:
+        folder: for its log, and its working directory (no ``.env`` is read there unless you write one).
+        settings: by their names in the environment.
+        name: for messages, of its log file, and the worker's node name.
+        concurrency: how many tasks run at once.
+        queues: the queues to consume; all of ours if not given.
+        pool: Celery's name for the kind of children.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str],
+        *,
+        name: str = "worker",
+        concurrency: int = 1,
+        queues: Sequence[str] | None = None,
+        pool: str = "prefork",
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._node = f"{name}@{folder.name}"
+        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--hostname", self._node]
+        command += ["--loglevel", "INFO", "--pool", pool, "--concurrency", str(concurrency)]
+        command += ["--without-gossip", "--without-mingle"]
+        if queues is not None:
+            command += ["--queues", ",".join(queues)]
+        super().__init__(
+            name,
+            command,
+            folder / f"{name}.log",
+            # SIGTERM is then Celery's soft shutdown: it waits for running tasks, a bounded time.
+            environment={**clear_settings(settings), "REMAP_SIGTERM": "SIGQUIT"},
+            folder=folder,
+            ready_seconds=60,
+        )
+
+    def is_ready(self) -> bool:
+        """Whether it consumes its queues."""
+        return f"{self._node} ready." in self.output()

@@ -1,0 +1,163 @@
+"""Real servers for the integration tests: one Kafka and one Redis a session; topics, groups and programs a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import pytest
+
+from demo.servers.kafka import KafkaServer
+from demo.servers.kafka_jars import missing_for_kafka
+from demo.servers.process import Process, wait_until
+from demo.servers.product import BridgeProcess, WorkerProcess
+from demo.servers.redis import RedisServer
+from tests.integration.leaks import our_processes, our_threads
+
+_LOG_LINES = 40
+_programs = pytest.StashKey[list[Process]]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_leaks() -> Iterator[None]:
+    """Fails the session where a process or thread is left behind. Autouse: set up first, so looked at last."""
+    before = our_processes(), our_threads()
+
+    def left() -> list[str]:
+        return [str(leak) for now, was in zip((our_processes(), our_threads()), before, strict=True) for leak in now - was]
+
+    yield
+    try:
+        wait_until(lambda: not left(), "all that the tests started has ended", seconds=10)
+    except TimeoutError:
+        pytest.fail("left running: " + "; ".join(left()))
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    missing = missing_for_kafka()
+    if missing is not None:
+        pytest.skip(f"no real Kafka: {missing}")
+    with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def kafka(kafka_server: KafkaServer, request: pytest.FixtureRequest) -> KafkaServer:
+    """The session's broker, running, whatever the test before did to it."""
+    _show_log(request, kafka_server)
+    kafka_server.start()
+    return kafka_server
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer, request: pytest.FixtureRequest) -> RedisServer:
+    """The session's Redis, running and empty, whatever the test before did to it."""
+    _show_log(request, redis_server)
+    redis_server.start()
+    redis_server.flush()
+    return redis_server
+
+
+class MakeTopic(Protocol):
+    def __call__(self, partitions: int = 4, config: dict[str, str] | None = None) -> str: ...
+
+
+@pytest.fixture
+def make_topic(kafka: KafkaServer) -> Iterator[MakeTopic]:
+    """Makes topics of the test's own, which go with it."""
+    made = []
+
+    def make(partitions: int = 4, config: dict[str, str] | None = None) -> str:
+        name = f"test-{uuid4().hex[:12]}"
+        kafka.create_topic(name, partitions, config)
+        made.append(name)
+        return name
+
+    yield make
+    kafka.start()
+    for name in made:
+        if kafka.has_topic(name):
+            kafka.delete_topic(name)
+
+
+@pytest.fixture
+def topic(make_topic: MakeTopic) -> str:
+    """A topic of four partitions."""
+    return make_topic()
+
+
+@pytest.fixture
+def group() -> str:
+    """The name of a consumer group that nobody else uses."""
+    return f"group-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def settings(kafka: KafkaServer, redis: RedisServer, topic: str, group: str, tmp_path: Path) -> dict[str, str]:
+    """Settings, by their names in the environment, that connect the product's programs with each other."""
+    return {
+        "STORAGE_URL": f"sqlite:///{tmp_path / 'store.db'}",
+        "REDIS_URL": redis.url,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "KAFKA_DATA_INGESTION_TOPIC": topic,
+        "INGEST_GROUP": group,
+        "LOG_LEVEL": "INFO",
+    }
+
+
+AddProcess = Callable[[Process], Process]
+
+
+class Programs:
+    """Starts programs of a test; all are killed when it ends, and if it failed, the ends of their logs are shown."""
+
+    def __init__(self, folder: Path, settings: dict[str, str], shown: list[Process], stack: ExitStack) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._shown = shown
+        self._stack = stack
+
+    def bridge(self, name: str = "bridge", **settings: str) -> BridgeProcess:
+        """A bridge, not started. ``settings`` win over the fixture's."""
+        process = BridgeProcess(self._folder, {**self._settings, **settings}, name=name)
+        self._add(process)
+        return process
+
+    def worker(self, name: str = "worker", *, concurrency: int = 1, **settings: str) -> WorkerProcess:
+        """A Celery worker, not started. ``settings`` win over the fixture's."""
+        process = WorkerProcess(self._folder, {**self._settings, **settings}, name=name, concurrency=concurrency)
+        self._add(process)
+        return process
+
+    def _add(self, process: Process) -> None:
+        self._shown.append(process)
+        self._stack.callback(process.kill)
+
+
+@pytest.fixture
+def programs(settings: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Programs]:
+    with ExitStack() as stack:
+        yield Programs(tmp_path, settings, request.node.stash.setdefault(_programs, []), stack)
+
+
+def _show_log(request: pytest.FixtureRequest, process: Process) -> None:
+    request.node.stash.setdefault(_programs, []).append(process)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: pytest.TestReport = yield  # type: ignore[misc]  # what a wrapper is sent has no type of its own
+    if report.failed:
+        for process in item.stash.get(_programs, []):
+            report.sections.append((f"log of {process.name}", process.tail(_LOG_LINES)))
+    return report
