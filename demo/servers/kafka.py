@@ -127,7 +127,15 @@ class KafkaServer(Process):
         """
         admin = self._admin()
         admin.delete_topics([name])[name].result(timeout=_SECONDS)
-        wait_until(lambda: name not in admin.list_topics(timeout=_SECONDS).topics, f"no topic {name}", seconds=_SECONDS)
+        wait_until(lambda: not self.has_topic(name), f"topic {name} is gone", seconds=_SECONDS)
+
+    def has_topic(self, name: str) -> bool:
+        """Whether there is such a topic.
+
+        Raises:
+            KafkaException: the broker did not answer within 30 seconds.
+        """
+        return name in self._admin().list_topics(timeout=_SECONDS).topics
 
     def _admin(self) -> AdminClient:
         # "log_level": librdkafka would write each refused connection to our standard error.
@@ -184,26 +192,27 @@ def _count_partitions(admin: AdminClient, name: str) -> int:
 
 
 class MockKafka:
-    """librdkafka's mock cluster: real sockets, topics in memory, gone when stopped. Starting or stopping twice is fine.
+    """librdkafka's mock cluster, running: real sockets, topics in memory, gone when stopped.
 
     It knows no CreateTopics request: a topic appears on first use, with four partitions.
     """
 
     def __init__(self) -> None:
         self._host: Producer | None = None
+        self.start()
 
     @property
     def bootstrap_servers(self) -> str:
         """What clients connect to.
 
         Raises:
-            RuntimeError: it was not started.
+            RuntimeError: it was stopped.
         """
         brokers = self._running().list_topics(timeout=_SECONDS).brokers.values()
         return ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 
     def start(self) -> None:
-        """Start it, unless it runs."""
+        """Start it, empty, unless it runs."""
         if self._host is None:
             self._host = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 2})
 
@@ -216,7 +225,7 @@ class MockKafka:
 
         Raises:
             ValueError: another number of partitions than the mock gives.
-            RuntimeError: it was not started.
+            RuntimeError: it was stopped.
         """
         if partitions != MOCK_PARTITIONS:
             msg = f"{partitions} partitions: the mock cluster gives every topic {MOCK_PARTITIONS}"
@@ -225,6 +234,6 @@ class MockKafka:
 
     def _running(self) -> Producer:
         if self._host is None:
-            msg = "the mock cluster was not started"
+            msg = "the mock cluster was stopped"
             raise RuntimeError(msg)
         return self._host

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +27,9 @@ def _no_leaks() -> Iterator[None]:
     before = our_processes(), our_threads()
 
     def left() -> list[str]:
-        return [str(leak) for now, was in zip((our_processes(), our_threads()), before, strict=True) for leak in now - was]
+        return [
+            str(leak) for now, was in zip((our_processes(), our_threads()), before, strict=True) for leak in now - was
+        ]
 
     yield
     try:
@@ -115,9 +117,6 @@ def settings(kafka: KafkaServer, redis: RedisServer, topic: str, group: str, tmp
     }
 
 
-AddProcess = Callable[[Process], Process]
-
-
 class Programs:
     """Starts programs of a test; all are killed when it ends, and if it failed, the ends of their logs are shown."""
 
@@ -155,8 +154,8 @@ def _show_log(request: pytest.FixtureRequest, process: Process) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report: pytest.TestReport = yield  # type: ignore[misc]  # what a wrapper is sent has no type of its own
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
     if report.failed:
         for process in item.stash.get(_programs, []):
             report.sections.append((f"log of {process.name}", process.tail(_LOG_LINES)))
