@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bridge.takeover import Found, Stamp, Start, decide_start
 from storage.ledger import Gap, Owner, Standing, change_lanes, raise_epoch, raise_floor, unpack_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from bridge.lookup import Lookup, Offsets
-    from bridge.route import Route
+    from bridge.lookup import Offsets
     from storage.batch import Epoch, Source
-    from storage.engine import Transaction
-    from storage.store import Store
+    from storage.engine import Engine, Transaction
+    from storage.ledger import Ledger
 
 
 class Taken(NamedTuple):
@@ -28,6 +27,46 @@ class Taken(NamedTuple):
     offsets: Offsets
 
 
+class OffsetLookup(Protocol):
+    """What the keeper asks Kafka; `bridge.lookup.Lookup` is the real one."""
+
+    def offsets(self, topic: str, partition: int) -> Offsets:
+        """Commit and bounds of one partition."""
+        ...
+
+    def topic_id(self, topic: str) -> str:
+        """The topic's id."""
+        ...
+
+
+class Wanted(Protocol):
+    """What the keeper needs of a route."""
+
+    @property
+    def group(self) -> str:
+        """Consumer group."""
+        ...
+
+    @property
+    def lanes(self) -> int:
+        """Lanes wanted."""
+        ...
+
+
+class KeptStore(Protocol):
+    """What the keeper needs of a store."""
+
+    @property
+    def engine(self) -> Engine:
+        """The open engine."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Our records."""
+        ...
+
+
 class Keeper:
     """The bridge's side of the ledger.
 
@@ -36,14 +75,24 @@ class Keeper:
         lookup: for the group's commit and the log's bounds.
         route: which group and how many lanes.
         adopt: trust commits that belong to another cluster or store.
+        decide: where to begin; the simulation plants wrong ones.
     """
 
-    def __init__(self, store: Store, lookup: Lookup, route: Route, *, adopt: bool) -> None:
+    def __init__(
+        self,
+        store: KeptStore,
+        lookup: OffsetLookup,
+        route: Wanted,
+        *,
+        adopt: bool = False,
+        decide: Callable[..., Start] = decide_start,
+    ) -> None:
         self._engine = store.engine
         self._ledger = store.ledger
         self._lookup = lookup
         self._route = route
         self._adopt = adopt
+        self._decide = decide
 
     def take_over(self, source: Source) -> Taken | None:
         """Fence all others, then decide where to begin. None: somebody else took it over in between.
@@ -71,7 +120,7 @@ class Keeper:
                 floor=self._ledger.floor(transaction, source),
                 store=store_id,
             )
-            start = decide_start(source, found, adopt=self._adopt)
+            start = self._decide(source, found, adopt=self._adopt)
             for lane, offset in start.cursors.items():
                 if cursors.get(lane) != offset:
                     self._ledger.write_cursor(transaction, source, lane, offset)

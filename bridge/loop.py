@@ -200,7 +200,7 @@ class Loop:
             if state is None:
                 self._take_over(holding, now)
                 continue
-            for batch in state.due(now, drain=self._draining or self._must_switch(state)):
+            for batch in state.due(now, drain=self._draining or self._wants_lanes(state)):
                 self._sender.send(batch)
             self._switch_lanes(holding, state)
             self._steer(holding, state)
@@ -231,7 +231,7 @@ class Loop:
             return False
         for holding in self._holdings.values():
             state = holding.state
-            if state is None or not (state.caught_up and state.is_drained):
+            if state is None or not state.may_switch:
                 return False
             if holding.committed != state.committable():
                 self._commit(holding)
@@ -278,7 +278,7 @@ class Loop:
 
     def _steer(self, holding: _Holding, state: Partition) -> None:
         """Pause or resume reading."""
-        hold = state.is_full() or (state.caught_up and (self._draining or self._must_switch(state)))
+        hold = state.is_full() or (state.caught_up and (self._draining or self._wants_lanes(state)))
         if hold == holding.paused:
             return
         where = [TopicPartition(self._route.topic, holding.number)]
@@ -510,12 +510,12 @@ class Loop:
 
     # -- lanes -----------------------------------------------------------------------------------------------------
 
-    def _must_switch(self, state: Partition) -> bool:
+    def _wants_lanes(self, state: Partition) -> bool:
         return state.lanes != self._route.lanes
 
     def _switch_lanes(self, holding: _Holding, state: Partition) -> None:
         """Adopt another number of lanes, at a moment when nothing is outstanding."""
-        if not self._must_switch(state) or holding.switching or not (state.caught_up and state.is_drained):
+        if not self._wants_lanes(state) or holding.switching or not state.may_switch:
             return
         if not holding.paused:
             return  # paused first, so that nothing is read while the store is asked

@@ -215,6 +215,11 @@ class Partition:
         """Whether nothing is waiting or on its way."""
         return all(lane.batch is None and not lane.waiting for lane in self._lanes.values())
 
+    @property
+    def may_switch(self) -> bool:
+        """Whether the number of lanes may change now: all that was ever applied is read again, nothing is outstanding."""
+        return self.caught_up and self.is_drained
+
     # -- sending again ---------------------------------------------------------------------------------------------
 
     def stalled(self, now: float) -> list[Batch]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOCK_PARTITIONS: Final = 4  # of every topic of the mock cluster
+_LOG_LEVEL: Final = "warn"  # of a broker; from "info" on it writes hundreds of lines at each start
 _SECONDS: Final = 30.0  # for one request
 
 
@@ -73,7 +74,10 @@ class KafkaServer(Process):
         self._classpath = f"{fetch_kafka()}/*"
         self._properties = folder / "server.properties"
         self._data = folder / "kafka-data"
-        command = ["java", "-Xmx512m", "-cp", self._classpath, "kafka.Kafka", str(self._properties)]
+        command = ["java", "-Xmx512m", f"-Dorg.slf4j.simpleLogger.defaultLogLevel={_LOG_LEVEL}"]
+        command += ["-Dorg.slf4j.simpleLogger.showDateTime=true"]
+        command += ["-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX"]
+        command += ["-cp", self._classpath, "kafka.Kafka", str(self._properties)]
         super().__init__("kafka", command, folder / "kafka.log", ready_seconds=90)
 
     @property

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 VERSION: Final = "4.2.0"
 _SCALA: Final = "2.13"
-_LIST: Final = "jars.txt"  # name and size of each jar; a folder without it is half a download
+_SLF4J: Final = "1.7.36"  # that of this Kafka; without a binding of it a broker says nothing, not even why it ends
+_LIST: Final = "jars.txt"  # what was asked for, and name and size of each jar that came
 _MVN_SECONDS: Final = 600
 
 _POM: Final = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 <modelVersion>4.0.0</modelVersion><groupId>demo</groupId><artifactId>kafka</artifactId><version>1</version>
 <packaging>pom</packaging>
 <dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_{_SCALA}</artifactId>
-<version>{VERSION}</version></dependency></dependencies></project>
+<version>{VERSION}</version></dependency>
+<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>{_SLF4J}</version></dependency>
+</dependencies></project>
 """
 
 
@@ -68,7 +71,7 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _list_jars(folder: Path) -> str:
-    return "".join(f"{jar.name} {jar.stat().st_size}\n" for jar in sorted(folder.glob("*.jar")))
+    return _POM + "".join(f"{jar.name} {jar.stat().st_size}\n" for jar in sorted(folder.glob("*.jar")))
 
 
 def _download(fresh: Path) -> None:

@@ -49,7 +49,8 @@ def consume(servers: str, topic: str, count: int) -> list[bytes | None]:
 
 
 def topic_id(servers: str, topic: str) -> str:
-    described = AdminClient({"bootstrap.servers": servers}).describe_topics(TopicCollection([topic]))
+    admin = AdminClient({"bootstrap.servers": servers})
+    described = admin.describe_topics(TopicCollection([topic]))
     return str(described[topic].result(timeout=30).topic_id)
 
 
