@@ -9,7 +9,7 @@ from bridge.takeover import Found, Stamp, Start, decide_start
 from storage.ledger import Gap, Owner, Standing, change_lanes, raise_epoch, raise_floor, unpack_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from bridge.lookup import Offsets
     from storage.batch import Epoch, Source
@@ -95,7 +95,7 @@ class Keeper:
         self._decide = decide
 
     def take_over(self, source: Source) -> Taken | None:
-        """Fence all others, then decide where to begin. None: somebody else took it over in between.
+        """Fence all others, then decide where to begin. None: somebody else did in between, or the topic changed.
 
         Raises:
             Refused: a person has to decide.
@@ -103,6 +103,8 @@ class Keeper:
         """
         owner = raise_epoch(self._engine, self._ledger, source, group=self._route.group, lanes=self._route.lanes)
         offsets = self._lookup.offsets(source.topic, source.partition)  # after the fence: no older commit is to come
+        if self._lookup.topic_id(source.topic) != source.topic_id:
+            return None  # made anew meanwhile: these offsets are another topic's
 
         def work(transaction: Transaction) -> Taken | None:
             now = unpack_owner(self._ledger.read_owner(transaction, source).wait())
@@ -140,8 +142,8 @@ class Keeper:
         wanted = list(sources)
         return self._engine.read(lambda transaction: self._ledger.standings(transaction, wanted))
 
-    def raise_floor(self, source: Source, epoch: Epoch, offset: int) -> bool:
-        """Note what is about to be committed; False: not ours any more, or the topic was made anew.
+    def raise_floor(self, source: Source, epoch: Epoch, *, cursors: Mapping[int, int], offset: int) -> bool:
+        """Note what is about to be committed; False: do not commit, take over again.
 
         Raises:
             StorageUnavailable, KafkaAway: no answer.
@@ -149,7 +151,7 @@ class Keeper:
         """
         if self._lookup.topic_id(source.topic) != source.topic_id:
             return False
-        return raise_floor(self._engine, self._ledger, source, epoch, offset)
+        return raise_floor(self._engine, self._ledger, source, epoch, cursors=cursors, offset=offset)
 
     def change_lanes(self, source: Source, epoch: Epoch, position: int) -> Owner | None:
         """Adopt the route's number of lanes at a drained moment; None where it may not be.

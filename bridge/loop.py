@@ -456,7 +456,7 @@ class Loop:
         state = holding.state
         if state is None or holding.committing or holding.committed == state.committable():
             return
-        offset = state.committable()
+        offset, cursors = state.committable(), state.cursors
         holding.committing = True
 
         def then(ours: bool) -> None:
@@ -474,7 +474,9 @@ class Loop:
             holding.committing = False
             self._store_failed(error, "raising the floor before a commit")
 
-        self._store_desk.ask(lambda: self._keeper.raise_floor(state.source, state.epoch, offset), then, failed)
+        self._store_desk.ask(
+            lambda: self._keeper.raise_floor(state.source, state.epoch, cursors=cursors, offset=offset), then, failed
+        )
 
     def _place(self, holding: _Holding, offset: int) -> TopicPartition:
         metadata = holding.stamp.pack() if holding.stamp is not None else ""
@@ -485,7 +487,7 @@ class Loop:
         state = holding.state
         if state is None or holding.committed == state.committable():
             return
-        offset = state.committable()
+        offset, cursors = state.committable(), state.cursors
         answers: list[bool] = []
 
         def failed(error: Exception) -> None:
@@ -493,7 +495,9 @@ class Loop:
             answers.append(False)
 
         self._store_desk.ask(
-            lambda: self._keeper.raise_floor(state.source, state.epoch, offset), answers.append, failed
+            lambda: self._keeper.raise_floor(state.source, state.epoch, cursors=cursors, offset=offset),
+            answers.append,
+            failed,
         )
         while not answers and time.monotonic() < deadline:
             self._store_desk.answer()

@@ -100,6 +100,11 @@ class Partition:
         """Lanes in force."""
         return len(self._lanes)
 
+    @property
+    def cursors(self) -> dict[int, int]:
+        """Every lane's cursor, as last seen."""
+        return {number: lane.cursor for number, lane in self._lanes.items()}
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def take(self, record: Record, run: bytes, now: float) -> None:
@@ -217,7 +222,7 @@ class Partition:
 
     @property
     def may_switch(self) -> bool:
-        """Whether the number of lanes may change now: all that was ever applied is read again, nothing is outstanding."""
+        """Whether the lanes may change now: all that was ever applied is read again, nothing is outstanding."""
         return self.caught_up and self.is_drained
 
     # -- sending again ---------------------------------------------------------------------------------------------

@@ -17,27 +17,38 @@ from storage.recorded import BadLineError
 from tasks.settings import WrongSettingError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(importlib.metadata.version("matyan-celery"))
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="""\b
+The workers are started with:
+  celery -A tasks worker
+Exit codes: 0 well, 1 something is wrong (it says what), 2 wrong usage or a wrong setting.""",
+)
+@click.version_option(importlib.metadata.version("matyan-celery"), prog_name="matyan-celery")
 def cli() -> None:
     """Matyan's Kafka workers as Celery tasks: exactly once, in order per run.
 
-    Settings come from the environment and from .env; --store overrides STORAGE_URL where a command has it.
-    The workers themselves are started with: celery -A tasks worker
+    Settings come from the environment and from .env, for example STORAGE_URL, REDIS_URL, KAFKA_BOOTSTRAP_SERVERS.
     """
 
 
-for command in (bridge, drain, status, dead_letters, replay, dump, load):
-    cli.add_command(command)
+for _command in (bridge, drain, status, dead_letters, replay, dump, load):
+    cli.add_command(_command)
 
 
 def main() -> None:
     """Run a command; what a person can mend ends in one sentence, not in a traceback."""
     try:
-        cli()
-    except (StorageError, WrongSettingError, BadLineError, OSError) as error:
-        click.echo(f"matyan-celery: {error}", err=True)
-        sys.exit(2 if isinstance(error, WrongSettingError) else 1)
+        cli(prog_name="matyan-celery")
+    except WrongSettingError as error:
+        sys.exit(_complain(error, 2))
+    except (StorageError, BadLineError, OSError) as error:
+        sys.exit(_complain(error, 1))
+
+
+def _complain(error: Exception, code: int) -> int:
+    click.echo(f"matyan-celery: {error}", err=True)
+    return code
 
 
 if __name__ == "__main__":

@@ -278,16 +278,34 @@ def raise_epoch(engine: Engine, ledger: Ledger, source: Source, *, group: str, l
     return engine.transact(work)
 
 
-def raise_floor(engine: Engine, ledger: Ledger, source: Source, epoch: Epoch, offset: int) -> bool:
-    """Note that ``offset`` is about to be committed. False: another bridge owns the source now; do not commit.
+def raise_floor(
+    engine: Engine, ledger: Ledger, source: Source, epoch: Epoch, *, cursors: Mapping[int, int], offset: int
+) -> bool:
+    """Note that ``offset`` is about to be committed.
+
+    The cursors that the offset rests on must still be there: a store that went back may have gone back to this very
+    epoch, and a floor above what it holds would hide from the next take-over that records are missing.
+
+    Args:
+        engine: the open store.
+        ledger: our records in it.
+        source: the partition.
+        epoch: the bridge's epoch.
+        cursors: every lane's cursor as the bridge has seen it.
+        offset: the offset.
+
+    Returns:
+        False where another bridge owns the source now, or a cursor is lower than it was: do not commit.
 
     Raises:
         StorageUnavailable: the store did not answer.
     """
 
     def work(transaction: Transaction) -> bool:
-        owner = unpack_owner(ledger.read_owner(transaction, source).wait())
+        owner, stored = ledger.standings(transaction, [source])[source]
         if owner is None or owner.epoch != epoch:
+            return False
+        if any(stored.get(lane, -1) < cursor for lane, cursor in cursors.items()):
             return False
         floor = ledger.floor(transaction, source)
         if floor is None or floor < offset:

@@ -11,13 +11,19 @@ import binascii
 import gzip
 import json
 import sys
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+import zlib
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from storage.batch import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+T = TypeVar("T")
+
+_LARGEST: Final = 2**63 - 1  # Kafka's offsets and times are signed 64-bit
 
 
 class BadLineError(Exception):
@@ -32,13 +38,53 @@ class Recorded(NamedTuple):
     record: Record
 
 
-def open_text(path: Path) -> IO[str]:
-    """Open a file of lines for reading; ``.gz`` and ``-`` as above. Never split its lines by anything but newlines."""
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
     if str(path) == "-":
-        return sys.stdin
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="\n")
-    return path.open(encoding="utf-8", newline="\n")
+        yield sys.stdin.buffer  # not ours to close
+    elif path.suffix == ".gz":
+        with gzip.open(path, "rb") as unpacked:
+            yield unpacked
+    else:
+        with path.open("rb") as plain:
+            yield plain
+
+
+def read_lines(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
+    """What ``parse`` makes of each line of a file that is not blank; nothing but newlines ends a line.
+
+    Args:
+        path: the file; ``.gz`` and ``-`` as above.
+        parse: reads one line; raises ValueError, TypeError or KeyError (a missing field) where it is wrong.
+
+    Raises:
+        BadLineError: a line is wrong, or a compressed file is damaged.
+        OSError: the file cannot be read.
+    """
+    number = 0
+    try:
+        with _open(path) as lines:
+            for number, line in enumerate(lines, 1):  # noqa: B007 - told where the file is damaged
+                if not line.isspace():
+                    yield _parse_line(path, number, line, parse)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        msg = f"{path}, after line {number}: the compressed file is damaged ({error})"
+        raise BadLineError(msg) from error
+
+
+def _parse_line(path: Path, number: int, line: bytes, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(line.decode())
+    except KeyError as error:
+        what = f"{error.args[0]} is missing"
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 ({error.reason} at byte {error.start})"
+    except json.JSONDecodeError as error:
+        what = f"not JSON ({error.msg} at character {error.pos + 1})"
+    except (ValueError, TypeError, RecursionError) as error:
+        what = str(error)
+    msg = f"{path}, line {number}: {what}"
+    raise BadLineError(msg)
 
 
 def read_recorded(path: Path) -> Iterator[Recorded]:
@@ -48,38 +94,46 @@ def read_recorded(path: Path) -> Iterator[Recorded]:
         BadLineError: a line is not a recorded record.
         OSError: the file cannot be read.
     """
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield _parse(line)
-                except (ValueError, TypeError, KeyError) as error:
-                    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-                    msg = f"{path}, line {number}: {what}"
-                    raise BadLineError(msg) from error
+    return read_lines(path, parse_recorded)
 
 
-def _parse(line: str) -> Recorded:
+def parse_recorded(line: str) -> Recorded:
+    """The record of one line.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none; says why.
+    """
     fields: Any = json.loads(line)
     if not isinstance(fields, dict):
         msg = "not a JSON object"
         raise TypeError(msg)
-    numbers = {name: fields[name] for name in ("partition", "offset")}
-    time = fields.get("timestamp_ms") or 0
-    for name, number in {**numbers, "timestamp_ms": time}.items():
-        if type(number) is not int or number < 0:
-            msg = f"{name} must be a whole number from 0, it is {number!r}"
+    topic = fields["topic"]
+    if not isinstance(topic, str) or not topic:
+        msg = f"topic must be text, it is {topic!r:.50}"
+        raise TypeError(msg)
+    time = fields.get("timestamp_ms")
+    numbers = {
+        "partition": fields["partition"],
+        "offset": fields["offset"],
+        "timestamp_ms": 0 if time is None else time,
+    }
+    for name, number in numbers.items():
+        if type(number) is not int or not 0 <= number <= _LARGEST:
+            msg = f"{name} must be a whole number from 0 up to 64 bits, it is {number!r:.50}"
             raise TypeError(msg)
-    record = Record(numbers["offset"], time, _content(fields, "key"), _content(fields, "value"))
-    return Recorded(str(fields["topic"]), numbers["partition"], record)
+    record = Record(numbers["offset"], numbers["timestamp_ms"], _content(fields, "key"), _content(fields, "value"))
+    return Recorded(topic, numbers["partition"], record)
 
 
 def _content(fields: dict[str, Any], name: str) -> bytes | None:
     encoded = fields.get(f"{name}_base64")
     if encoded is not None:
+        if fields.get(name) is not None:
+            msg = f"{name} and {name}_base64 are both there"
+            raise ValueError(msg)
         try:
             return base64.b64decode(encoded, validate=True)
-        except (binascii.Error, TypeError) as error:
+        except (binascii.Error, TypeError, ValueError) as error:
             msg = f"{name}_base64 is no base64: {error}"
             raise ValueError(msg) from error
     text = fields[name]
@@ -88,4 +142,25 @@ def _content(fields: dict[str, Any], name: str) -> bytes | None:
     if not isinstance(text, str):
         msg = f"{name} must be text or null, it is {text!r:.50}"
         raise TypeError(msg)
-    return text.encode()
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        msg = f"{name} has half a surrogate pair, which UTF-8 cannot hold: give its bytes as {name}_base64"
+        raise ValueError(msg) from error
+
+
+def format_recorded(recorded: Recorded) -> str:
+    """The line of a record, without its newline; the inverse of `parse_recorded`."""
+    topic, partition, record = recorded
+    fields: dict[str, Any] = {
+        "topic": topic,
+        "partition": partition,
+        "offset": record.offset,
+        "timestamp_ms": record.timestamp_ms,
+    }
+    for name, content in (("key", record.key), ("value", record.value)):
+        try:
+            fields[name] = None if content is None else content.decode()
+        except UnicodeDecodeError:
+            fields[f"{name}_base64"] = base64.b64encode(content or b"").decode()
+    return json.dumps(fields)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from storage.engine import Engine, KeyValue, Transaction
 
 DIRECTORIES: Final = tuple(sorted("/".join(path) for path in (RUNS, INDEXES, SYSTEM, BRIDGE)))
-_PAGE: Final = 2_000  # pairs of a read
-_CHUNK: Final = 1_000_000  # bytes of a transaction
+_PAGE: Final = 2_000  # pairs of a read, at most
+_CHUNK: Final = 1_000_000  # bytes of a read or of a transaction, about
+_CHUNK_PAIRS: Final = 5_000  # pairs of a transaction: FoundationDB adds some 100 bytes to each
 _EXACT: Final = 2**53  # integers beyond are not exact in every JSON reader
 
 
@@ -33,29 +34,47 @@ class Row(NamedTuple):
 
 
 def scan(engine: Engine, directory: str) -> Iterator[Row]:
-    """All rows of a directory in key order, read page by page; not one consistent state if somebody writes."""
+    """All rows of a directory in key order, read page by page; not one consistent state if somebody writes.
+
+    Raises:
+        StorageUnavailable: the store did not answer.
+    """
     prefix = engine.directory(*directory.split("/"))
-    begin, end = prefix, prefix + b"\xff"
+    begin, end = prefix, _end(prefix)
+    page = _PAGE
     while True:
-        start = begin
+        start, limit = begin, page
         pairs: list[KeyValue] = engine.read(
-            lambda transaction: transaction.get_range(start, end, limit=_PAGE).wait()  # noqa: B023 - run at once
+            lambda transaction: transaction.get_range(start, end, limit=limit).wait()  # noqa: B023 - run at once
         )
         for key, value in pairs:
             yield Row(directory, key[len(prefix) :], value)
-        if len(pairs) < _PAGE:
+        if len(pairs) < page:
             return
         begin = pairs[-1][0] + b"\x00"
+        # Values may have 100,000 bytes: the next page is of about the wanted size if it is like this one.
+        size = sum(len(key) + len(value) for key, value in pairs)
+        page = min(_PAGE, max(10, page * _CHUNK // max(size, 1)))
 
 
 def is_empty(engine: Engine, directory: str) -> bool:
     """Whether a directory holds no key."""
     prefix = engine.directory(*directory.split("/"))
-    return not engine.read(lambda transaction: transaction.get_range(prefix, prefix + b"\xff", limit=1).wait())
+    return not engine.read(lambda transaction: transaction.get_range(prefix, _end(prefix), limit=1).wait())
+
+
+def _end(prefix: bytes) -> bytes:
+    """The first key after all that begin with ``prefix``."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes((kept[-1] + 1,))
 
 
 def write(engine: Engine, rows: Iterable[Row]) -> int:
-    """Write rows, many to a transaction; their number."""
+    """Write rows, many to a transaction; their number. What was written stays if ``rows`` fails midway.
+
+    Raises:
+        StorageUnavailable: the store did not answer.
+    """
     prefixes: dict[str, bytes] = {}
     waiting: list[KeyValue] = []
     size = count = 0
@@ -66,7 +85,7 @@ def write(engine: Engine, rows: Iterable[Row]) -> int:
         waiting.append((prefix + row.key, row.value))
         size += len(row.key) + len(row.value)
         count += 1
-        if size >= _CHUNK:
+        if size >= _CHUNK or len(waiting) >= _CHUNK_PAIRS:
             _write(engine, waiting)
             waiting, size = [], 0
     _write(engine, waiting)
@@ -112,13 +131,21 @@ def parse_row(line: str) -> Row:
     if fields["dir"] not in DIRECTORIES:
         msg = f"dir is {fields['dir']!r}, known are {', '.join(DIRECTORIES)}"
         raise ValueError(msg)
-    row = Row(fields["dir"], bytes.fromhex(fields["key_hex"]), bytes.fromhex(fields["value_hex"]))
+    row = Row(fields["dir"], _parse_hex(fields, "key_hex"), _parse_hex(fields, "value_hex"))
     if len(row.key) > KEY_LIMIT or len(row.value) > VALUE_LIMIT:
         msg = (
             f"a key of {len(row.key)} and a value of {len(row.value)} bytes: the store takes {KEY_LIMIT}, {VALUE_LIMIT}"
         )
         raise ValueError(msg)
     return row
+
+
+def _parse_hex(fields: dict[str, str], name: str) -> bytes:
+    try:
+        return bytes.fromhex(fields[name])
+    except ValueError as error:
+        msg = f"{name} is not hexadecimal: {error}"
+        raise ValueError(msg) from error
 
 
 def _show_key(key: bytes) -> Any:
@@ -152,7 +179,7 @@ def _show_value(value: bytes) -> Any:
         return {"$empty": True}
     try:
         return _show(msgpack.unpackb(value, strict_map_key=False))
-    except (ValueError, msgpack.UnpackException):
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
         return {"$bytes": len(value)}
 
 

@@ -80,8 +80,8 @@ class WorkerProcess(Process):
             name,
             command,
             folder / f"{name}.log",
-            # SIGTERM is then Celery's soft shutdown: it waits for running tasks, a bounded time.
-            environment={**clear_settings(settings), "REMAP_SIGTERM": "SIGQUIT"},
+            # Celery's soft shutdown (REMAP_SIGTERM=SIGQUIT) would wait its whole time, even with nothing running.
+            environment={**clear_settings(settings), "REMAP_SIGTERM": None},
             folder=folder,
             ready_seconds=60,
         )

@@ -5,26 +5,43 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import UTC, datetime
+import traceback
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from matyan_celery.commands.options import open_chosen, store_option
+from matyan_celery.commands.options import open_existing, settings_for, store_option
+from matyan_celery.commands.printing import printable, show_bytes, show_time
+from storage.apply import Bug, TooLargeAlone
+from storage.dead_letters import SHORT
+from storage.errors import Poison, StorageError, TransactionTooLarge
+from storage.recorded import Recorded, format_recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from storage.batch import Record
     from storage.dead_letters import DeadLetter
+    from storage.engine import Transaction
     from storage.store import Store
+
+_FILTERS = ("run", "reason", "topic", "partition", "offsets")
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--offset", type=int, help="Only the record of this offset (with --topic and --partition)."),
-        click.option("--partition", type=int, help="Only records of this partition."),
-        click.option("--topic", help="Only records of this topic."),
-        click.option("--reason", help="Only with this reason, such as invalid, unknown_type, value_too_large, bug."),
+        click.option(
+            "--offset",
+            "offsets",
+            type=click.IntRange(min=0),
+            multiple=True,
+            help="Only this offset; needs --partition; repeatable.",
+        ),
+        click.option("--partition", type=click.IntRange(min=0), help="Only this partition."),
+        click.option("--topic", help="Only this topic."),
+        click.option("--reason", help="Only with this reason: invalid, unknown_type, value_too_large, bug, ..."),
         click.option("--run", help="Only of this run id."),
         store_option,
     ):
@@ -33,120 +50,220 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _choose(store: Store, wanted: dict[str, Any]) -> Iterator[DeadLetter]:
-    """The letters that pass the filters, in offset order within topic and partition."""
+    """The letters that pass the filters, in offset order within topic and partition; read page by page."""
+    if wanted["offsets"] and wanted["partition"] is None:
+        msg = "--offset needs --partition: offsets of different partitions have nothing in common"
+        raise click.UsageError(msg)
+    run = None if wanted["run"] is None else wanted["run"][:SHORT]  # a head keeps so much of it
     for letter in store.dead_letters.each(store.engine):
-        have = {
-            "run": letter.run,
-            "reason": letter.reason,
-            "topic": letter.source.topic,
-            "partition": letter.source.partition,
-            "offset": letter.offset,
-        }
-        if all(value is None or have[name] == value for name, value in wanted.items()):
+        if (
+            (run is None or run == letter.run)
+            and wanted["reason"] in {None, letter.reason}
+            and wanted["topic"] in {None, letter.source.topic}
+            and wanted["partition"] in {None, letter.source.partition}
+            and (not wanted["offsets"] or letter.offset in wanted["offsets"])
+        ):
             yield letter
 
 
 @click.group(name="dead-letters")
 def dead_letters() -> None:
-    """Records that can never be applied as they are: list, show, requeue, drop."""
+    """Records that cannot be applied as they are: list, show, requeue, drop.
+
+    A bad record is put aside with its reason and its neighbours are applied; nothing is lost until it is dropped here.
+    """
 
 
-@dead_letters.command(name="list")
+@dead_letters.command(
+    name="list",
+    epilog="""\b
+Examples:
+  matyan-celery dead-letters list --reason unknown_type
+  matyan-celery dead-letters list --json | jq -r .run | sort | uniq -c""",
+)
 @_filters
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a letter.")
 def list_letters(store_url: str | None, as_json: bool, **wanted: Any) -> None:
-    """List dead letters."""
-    count = 0
-    with open_chosen(store_url) as store:
+    """List dead letters, by topic, partition and offset."""
+    reasons: Counter[str] = Counter()
+    with open_existing(settings_for(store_url)) as store:
         for letter in _choose(store, wanted):
-            count += 1
-            click.echo(json.dumps(_as_fields(letter)) if as_json else _as_line(letter))
-    if not as_json:
-        click.echo(f"{count} dead letters" if count else "no dead letters")
-
-
-@dead_letters.command()
-@_filters
-@click.option("--raw", is_flag=True, help="Write the value's bytes alone, as they are.")
-def show(store_url: str | None, raw: bool, **wanted: Any) -> None:
-    """Show dead letters with their whole records."""
-    found = False
-    with open_chosen(store_url) as store:
-        for letter in _choose(store, wanted):
-            read = store.engine.read(
-                lambda transaction: store.dead_letters.get(transaction, letter.source, letter.offset)  # noqa: B023
+            if as_json:
+                click.echo(json.dumps(_as_fields(letter)))
+                continue
+            if not reasons:
+                click.echo(_as_columns("RECORD", "REASON", "TYPE", "RUN", "ERROR"))
+            reasons[letter.reason] += 1
+            click.echo(
+                _as_columns(_place(letter), letter.reason, letter.type or "-", letter.run or "-", letter.error[:100])
             )
-            if read is None:
+    if not as_json:
+        parts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        click.echo(f"{reasons.total()} dead letters: {parts}" if reasons else "no dead letters")
+
+
+@dead_letters.command(
+    epilog="""\b
+Examples:
+  matyan-celery dead-letters show --topic data-ingestion --partition 3 --offset 1207
+  matyan-celery dead-letters show --run 5f0c... --json > lines.jsonl    (mend them, then: matyan-celery replay)"""
+)
+@_filters
+@click.option("--raw", is_flag=True, help="Write the value's bytes alone, exactly; of one letter.")
+@click.option("--json", "as_json", is_flag=True, help="The records as lines that `replay` takes.")
+def show(store_url: str | None, raw: bool, as_json: bool, **wanted: Any) -> None:
+    """Show dead letters with their whole records."""
+    if raw and as_json:
+        msg = "--raw and --json exclude each other"
+        raise click.UsageError(msg)
+    found = 0
+    with open_existing(settings_for(store_url)) as store:
+        letters = list(_first_two(_choose(store, wanted))) if raw else _choose(store, wanted)
+        if isinstance(letters, list) and len(letters) > 1:
+            msg = "several dead letters pass these filters, --raw writes one: give --topic, --partition and --offset"
+            raise click.UsageError(msg)
+        for letter in letters:
+            record = _read_record(store, letter)
+            if record is None:
                 continue
-            found = True
-            _, record = read
+            found += 1
             if raw:
-                sys.stdout.buffer.write(record.value or b"")
-                continue
-            click.echo(_as_line(letter))
-            click.echo(f"  error      {letter.error}")
-            click.echo(f"  kept       {_as_time(letter.time)}, requeued {letter.requeues} times")
-            click.echo(f"  record     {_as_time(record.timestamp_ms / 1_000)}, lane {letter.lane}, {letter.size} bytes")
-            click.echo(f"  key        {_as_text(record.key)}")
-            click.echo(f"  value      {_as_text(record.value)}")
+                click.get_binary_stream("stdout").write(record.value or b"")
+            elif as_json:
+                click.echo(format_recorded(Recorded(letter.source.topic, letter.source.partition, record)))
+            else:
+                click.echo(_as_text(letter, record))
     if not found:
         msg = "no dead letter passes these filters"
         raise click.ClickException(msg)
 
 
-@dead_letters.command()
+@dead_letters.command(
+    epilog="""\b
+Examples:
+  matyan-celery dead-letters requeue --reason bug
+  matyan-celery dead-letters requeue --topic data-ingestion --partition 3 --offset 1207 --offset 1301"""
+)
 @_filters
-@click.option("--all", "everything", is_flag=True, help="All of them, where no filter is given.")
+@click.option("--all", "everything", is_flag=True, help="All of them; without a filter.")
 def requeue(store_url: str | None, everything: bool, **wanted: Any) -> None:
-    """Apply dead letters once more, in offset order; each exactly once, also if this command dies.
+    """Apply dead letters once more, in offset order.
 
-    What fails again stays, with its new reason. A requeued record is applied after all that came since: it is out of
-    its run's order by nature. Exit code 1 if one failed again.
+    Each is applied exactly once, also if this command is killed and run again. What fails again stays, with its new
+    reason, and the exit code is 1. A requeued record is applied after all that came since: it is out of its run's
+    order by nature.
     """
     _need_choice(wanted, everything=everything)
-    failed = 0
-    with open_chosen(store_url) as store:
-        for letter in list(_choose(store, wanted)):
-            outcome = store.dead_letters.requeue(store.engine, store.applier, letter, now=time.time())
-            if outcome is None:
-                became = "was gone"
-            elif outcome.error is None:
-                became = outcome.kind if outcome.kind == "applied" else "dropped: its run is deleted"
-            else:
-                failed += 1
-                became = f"failed again ({outcome.error.reason}): {outcome.error}"
-            click.echo(f"{letter.source} offset {letter.offset}: {became}")
-    if failed:
-        click.echo(f"{failed} failed again", err=True)
+    became: Counter[str] = Counter()
+    with open_existing(settings_for(store_url)) as store:
+        for letter in _choose(store, wanted):
+            kind, words = _requeue(store, letter)
+            became[kind] += 1
+            click.echo(f"{_place(letter)}: {printable(words)}")
+    click.echo(", ".join(f"{count} {kind}" for kind, count in sorted(became.items())) or "no dead letter passes these")
+    if became["applied"]:
+        click.echo("They were applied after all that came since: out of their runs' order, by nature.")
+    if became["failed again"]:
         sys.exit(1)
 
 
-@dead_letters.command()
+@dead_letters.command(epilog="Example: matyan-celery dead-letters drop --reason unknown_type --topic data-ingestion")
 @_filters
-@click.option("--all", "everything", is_flag=True, help="All of them, where no filter is given.")
+@click.option("--all", "everything", is_flag=True, help="All of them; without a filter.")
 def drop(store_url: str | None, everything: bool, **wanted: Any) -> None:
-    """Delete dead letters; their records are gone then."""
+    """Delete dead letters. Their records are gone then: look with `list` and the same filters first."""
     _need_choice(wanted, everything=everything)
     count = 0
-    with open_chosen(store_url) as store:
-        for letter in list(_choose(store, wanted)):
-            store.engine.transact(
-                lambda transaction: store.dead_letters.remove(transaction, letter.source, letter.offset)  # noqa: B023
-            )
+    with open_existing(settings_for(store_url)) as store:
+        for letter in _choose(store, wanted):
+            _drop(store, letter)
             count += 1
     click.echo(f"{count} dropped")
 
 
 def _need_choice(wanted: dict[str, Any], *, everything: bool) -> None:
-    if not everything and all(value is None for value in wanted.values()):
-        msg = "give a filter, or --all"
+    given = any(wanted[name] not in {None, ()} for name in _FILTERS)
+    if given == everything:
+        msg = "give --all or filters, not both" if given else "give filters, or --all"
         raise click.UsageError(msg)
 
 
-def _as_line(letter: DeadLetter) -> str:
-    return (
-        f"{letter.source} offset {letter.offset}  {letter.reason}  run {letter.run or '-'}  {letter.type or '-'}  "
-        f"{letter.error[:100]}"
+def _first_two(letters: Iterator[DeadLetter]) -> Iterator[DeadLetter]:
+    for _, letter in zip(range(2), letters, strict=False):
+        yield letter
+
+
+def _read_record(store: Store, letter: DeadLetter) -> Record | None:
+    found = store.engine.read(lambda transaction: store.dead_letters.get(transaction, letter.source, letter.offset))
+    return None if found is None else found[1]
+
+
+def _drop(store: Store, letter: DeadLetter) -> None:
+    def work(transaction: Transaction) -> None:
+        store.dead_letters.remove(transaction, letter.source, letter.offset)
+
+    store.engine.transact(work)
+
+
+def _requeue(store: Store, letter: DeadLetter) -> tuple[str, str]:
+    """Apply one letter; what became of it, as a word and in words."""
+    try:
+        outcome = store.dead_letters.requeue(store.engine, store.applier, letter, now=time.time())
+    except TransactionTooLarge as error:
+        return _keep_again(store, letter, TooLargeAlone(f"{error} (the record alone)"))
+    except Poison as error:
+        return _keep_again(store, letter, error)
+    except StorageError:
+        raise
+    except Exception as error:  # a handler's bug, as in storage.apply: the record stays, the others go on
+        return _keep_again(store, letter, Bug("".join(traceback.format_exception(error))[-1_000:]))
+    if outcome is None:
+        return "gone", "gone: somebody else requeued or dropped it"
+    if outcome.error is not None:
+        return "failed again", f"failed again ({outcome.error.reason}): {outcome.error}"
+    if outcome.kind == "dropped":
+        return "dropped", "dropped: its run is deleted"
+    return "applied", f"applied ({letter.type})"
+
+
+def _keep_again(store: Store, letter: DeadLetter, error: Poison) -> tuple[str, str]:
+    """Renew the head of a letter whose requeueing raised an error, and so wrote nothing."""
+
+    def work(transaction: Transaction) -> None:
+        found = store.dead_letters.get(transaction, letter.source, letter.offset)
+        if found is not None:
+            head = found[0]
+            renewed = replace(
+                head, reason=error.reason, error=str(error), time=time.time(), requeues=head.requeues + 1
+            )
+            store.dead_letters.write_head(transaction, renewed)
+
+    store.engine.transact(work)
+    return "failed again", f"failed again ({error.reason}): {str(error).strip().splitlines()[-1]}"
+
+
+def _place(letter: DeadLetter) -> str:
+    return f"{letter.source} offset {letter.offset}"
+
+
+def _as_columns(place: str, reason: str, kind: str, run: str, error: str) -> str:
+    return printable(f"{place:<36}  {reason:<16}  {kind:<18}  {run:<32}  {error}")
+
+
+def _as_text(letter: DeadLetter, record: Record) -> str:
+    again = f", requeued {letter.requeues} times since" if letter.requeues else ""
+    return "\n".join(
+        (
+            printable(f"{_place(letter)} (lane {letter.lane}, {letter.size} bytes)"),
+            f"  run     {printable(letter.run) or '-'}",
+            f"  type    {printable(letter.type) or '-'}",
+            f"  reason  {letter.reason}",
+            "  error   " + printable(letter.error, lines=True).replace("\n", "\n          "),
+            f"  kept    {show_time(letter.time)}{again}",
+            f"  sent    {show_time(record.timestamp_ms / 1_000)}",
+            f"  key     {show_bytes(record.key)}",
+            f"  value   {show_bytes(record.value)}",
+        )
     )
 
 
@@ -155,6 +272,7 @@ def _as_fields(letter: DeadLetter) -> dict[str, Any]:
         "topic": letter.source.topic,
         "partition": letter.source.partition,
         "offset": letter.offset,
+        "cluster": letter.source.cluster,
         "topic_id": letter.source.topic_id,
         "lane": letter.lane,
         "reason": letter.reason,
@@ -165,16 +283,3 @@ def _as_fields(letter: DeadLetter) -> dict[str, Any]:
         "size": letter.size,
         "requeues": letter.requeues,
     }
-
-
-def _as_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def _as_text(data: bytes | None) -> str:
-    if data is None:
-        return "none"
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return f"{data!r} (not UTF-8)"

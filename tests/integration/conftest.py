@@ -24,12 +24,10 @@ _programs = pytest.StashKey[list[Process]]()
 @pytest.fixture(scope="session", autouse=True)
 def _no_leaks() -> Iterator[None]:
     """Fails the session where a process or thread is left behind. Autouse: set up first, so looked at last."""
-    before = our_processes(), our_threads()
+    processes, threads = our_processes(), our_threads()
 
     def left() -> list[str]:
-        return [
-            str(leak) for now, was in zip((our_processes(), our_threads()), before, strict=True) for leak in now - was
-        ]
+        return [str(leak) for leak in our_processes() - processes] + [str(leak) for leak in our_threads() - threads]
 
     yield
     try:
