@@ -123,8 +123,11 @@ def decide_start(source: Source, found: Found, *, adopt: bool = False) -> Start:
     else:
         offset = found.committed
     gap = None
-    if found.log_start > offset:
-        gap = (offset, found.log_start - 1)
+    expected = offset
+    if offset == found.log_start and found.floor is not None and found.cursors:
+        expected = min(offset, found.floor)  # no commit to tell how far we were, but the store knows
+    if found.log_start > expected:
+        gap = (expected, found.log_start - 1)
         notes.append(f"{source}: offsets {gap[0]} to {gap[1]} are gone from Kafka before they were read")
         offset = found.log_start
         # nothing of the gap can be read any more, so cursors need not wait for it

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
-import sys
+from typing import Any
 
 import click
 
@@ -17,7 +18,28 @@ from storage.recorded import BadLineError
 from tasks.settings import WrongSettingError
 
 
+class _Told(click.ClickException):
+    """An error that a person can mend: ends in one sentence, not in a traceback."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.exit_code = 2 if isinstance(error, WrongSettingError) else 1
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (StorageError, WrongSettingError, BadLineError) as error:
+            raise _Told(error) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader has gone, as in `... | head`: click ends in silence
+                raise
+            raise _Told(error) from error
+
+
 @click.group(
+    cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 The workers are started with:
@@ -37,18 +59,8 @@ for _command in (bridge, drain, status, dead_letters, replay, dump, load):
 
 
 def main() -> None:
-    """Run a command; what a person can mend ends in one sentence, not in a traceback."""
-    try:
-        cli(prog_name="matyan-celery")
-    except WrongSettingError as error:
-        sys.exit(_complain(error, 2))
-    except (StorageError, BadLineError, OSError) as error:
-        sys.exit(_complain(error, 1))
-
-
-def _complain(error: Exception, code: int) -> int:
-    click.echo(f"matyan-celery: {error}", err=True)
-    return code
+    """Run the command of the command line, and exit."""
+    cli(prog_name="matyan-celery")
 
 
 if __name__ == "__main__":

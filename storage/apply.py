@@ -6,7 +6,7 @@ A batch that cannot go through as it is goes on in parts, each of which moves th
         one record, a delete_run ──▶ in steps, the last of which moves the cursor
         one record, still too large ──▶ dead letter
     attempt 3 and later ──▶ one record a transaction, each marked durably before it is begun;
-        a mark found again is the record that kills workers ──▶ dead letter
+        a mark found again is a record that may kill workers: tried once more, found a second time ──▶ dead letter
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from storage.envelope import Envelope
 
 LATE_ATTEMPT: Final = 3  # from here on workers may have died on the batch
+DEATHS: Final = 2  # one may have been a power cut, a store that was away, or a broker that lost a retry
 
 
 class Bug(Poison):
@@ -328,11 +329,16 @@ class BatchApplier:
                 return _ENDS.get(verdict, State.SUPERSEDED)
             first = next(index for index, record in enumerate(batch.records) if record.offset > cursor)
             mark = self.ledger.mark(transaction, batch.source, batch.lane)
-            if mark is not None and mark.offset == batch.records[first].offset and not _is_retry(token, mark.token):
-                if self._clock() < mark.time + self._patience:
-                    return State.UNFINISHED
+            deaths = 0
+            if mark is not None and mark.offset == batch.records[first].offset:
+                deaths = mark.deaths
+                if not _is_retry(token, mark.token):
+                    if self._clock() < mark.time + self._patience:
+                        return State.UNFINISHED
+                    deaths += 1
+            if deaths >= DEATHS:
                 return first, True
-            self._mark_next(transaction, batch, first, token)
+            self._mark_next(transaction, batch, first, token, deaths)
             return first, False
 
         opened = self.engine.transact(work)
@@ -343,9 +349,11 @@ class BatchApplier:
             items[first] = KillsWorkers(f"workers died on this record at attempt {batch.attempt - 1} of its batch")
         return first
 
-    def _mark_next(self, transaction: Transaction, batch: Batch, index: int, token: tuple[str, int]) -> None:
+    def _mark_next(
+        self, transaction: Transaction, batch: Batch, index: int, token: tuple[str, int], deaths: int = 0
+    ) -> None:
         if index < len(batch.records):
-            mark = Mark(batch.records[index].offset, token, self._clock())
+            mark = Mark(batch.records[index].offset, token, self._clock(), deaths)
             self.ledger.write_mark(transaction, batch.source, batch.lane, mark)
         else:
             self.ledger.clear_mark(transaction, batch.source, batch.lane)

@@ -41,11 +41,19 @@ class Owner:
 
 
 class Mark(NamedTuple):
-    """A record that a late attempt has begun: its offset, the execution's token, Unix seconds."""
+    """A record that a late attempt has begun.
+
+    Attributes:
+        offset: the record's.
+        token: the execution's task id and number of retries.
+        time: when it was begun, Unix seconds.
+        deaths: earlier executions that began it, and were never heard of again.
+    """
 
     offset: int
     token: tuple[str, int]
     time: float
+    deaths: int = 0
 
 
 class Gap(NamedTuple):
@@ -199,12 +207,12 @@ class Ledger:
         value = transaction.get(self.key("mark", *order_source(source), lane)).wait()
         if value is None:
             return None
-        offset, task, retries, time = msgpack.unpackb(value)
-        return Mark(offset, (task, retries), time)
+        offset, task, retries, time, deaths = msgpack.unpackb(value)
+        return Mark(offset, (task, retries), time, deaths)
 
     def write_mark(self, transaction: Transaction, source: Source, lane: int, mark: Mark) -> None:
         """Write the mark of a lane."""
-        value = _pack([mark.offset, *mark.token, mark.time])
+        value = _pack([mark.offset, *mark.token, mark.time, mark.deaths])
         transaction.set(self.key("mark", *order_source(source), lane), value)
 
     def clear_mark(self, transaction: Transaction, source: Source, lane: int) -> None:

@@ -39,7 +39,7 @@ class Recorded(NamedTuple):
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
+def _open(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     if str(path) == "-":
         yield sys.stdin.buffer  # not ours to close
     elif path.suffix == ".gz":
@@ -64,7 +64,7 @@ def read_lines(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
     number = 0
     try:
         with _open(path) as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007 - told where the file is damaged
+            for number, line in enumerate(lines, 1):
                 if not line.isspace():
                     yield _parse_line(path, number, line, parse)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

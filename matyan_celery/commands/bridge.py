@@ -21,9 +21,9 @@ Examples:
     help="Trust a commit of the consumer group that belongs to another Kafka cluster or store, and go on from it.",
 )
 def bridge(adopt: bool) -> None:
-    """Run the bridge: records from Kafka into Celery's queues, until SIGTERM or Ctrl-C.
+    """Run the bridge: Kafka to Celery's queues.
 
-    It waits for Kafka, Redis and the store, and says so. On SIGTERM it stops reading, waits for what is in flight,
+    Runs until SIGTERM or Ctrl-C. It waits for Kafka, Redis and the store, and says so. On SIGTERM it stops reading, waits for what is in flight,
     commits and leaves the group. Exit code 1: a person has to decide, the last log line says what.
     """
     from bridge.main import run
@@ -39,9 +39,9 @@ Before going back to the stock workers:
   3. stop the Celery workers, start the stock workers"""
 )
 def drain() -> None:
-    """Bring everything to rest, so that the stock workers can go on from the group's commit.
+    """Come to rest, for the stock workers.
 
-    Applies all up to beyond what was ever applied, commits, and fences what may still lie in a queue. Stop the bridge
+    After it they can go on from the group's commit. Applies all up to beyond what was ever applied, commits, and fences what may still lie in a queue. Stop the bridge
     first; the Celery workers must run. Ends by itself with exit code 0.
     """
     from bridge.main import drain as run_drain

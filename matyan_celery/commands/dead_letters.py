@@ -68,9 +68,9 @@ def _choose(store: Store, wanted: dict[str, Any]) -> Iterator[DeadLetter]:
 
 @click.group(name="dead-letters")
 def dead_letters() -> None:
-    """Records that cannot be applied as they are: list, show, requeue, drop.
+    """List, show, requeue or drop bad records.
 
-    A bad record is put aside with its reason and its neighbours are applied; nothing is lost until it is dropped here.
+    A record that cannot be applied as it is is put aside with its reason and its neighbours are applied; nothing is lost until it is dropped here.
     """
 
 
@@ -128,7 +128,7 @@ def show(store_url: str | None, raw: bool, as_json: bool, **wanted: Any) -> None
                 continue
             found += 1
             if raw:
-                click.get_binary_stream("stdout").write(record.value or b"")
+                sys.stdout.buffer.write(record.value or b"")
             elif as_json:
                 click.echo(format_recorded(Recorded(letter.source.topic, letter.source.partition, record)))
             else:
@@ -215,7 +215,7 @@ def _requeue(store: Store, letter: DeadLetter) -> tuple[str, str]:
         return _keep_again(store, letter, error)
     except StorageError:
         raise
-    except Exception as error:  # a handler's bug, as in storage.apply: the record stays, the others go on
+    except Exception as error:  # noqa: BLE001 - a handler's bug, as in storage.apply: the record stays, the others go on
         return _keep_again(store, letter, Bug("".join(traceback.format_exception(error))[-1_000:]))
     if outcome is None:
         return "gone", "gone: somebody else requeued or dropped it"
@@ -233,9 +233,7 @@ def _keep_again(store: Store, letter: DeadLetter, error: Poison) -> tuple[str, s
         found = store.dead_letters.get(transaction, letter.source, letter.offset)
         if found is not None:
             head = found[0]
-            renewed = replace(
-                head, reason=error.reason, error=str(error), time=time.time(), requeues=head.requeues + 1
-            )
+            renewed = replace(head, reason=error.reason, error=str(error), time=time.time(), requeues=head.requeues + 1)
             store.dead_letters.write_head(transaction, renewed)
 
     store.engine.transact(work)

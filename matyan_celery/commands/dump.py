@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,16 +33,15 @@ Examples:
     help="Only this directory; repeatable. Otherwise all; our own records (cursors, dead letters) are in `bridge`.",
 )
 def dump(store_url: str | None, directories: tuple[str, ...]) -> None:
-    """Print a store, one JSON line a key, sorted by directory and key.
+    """Print a store as JSON lines.
 
-    dir, key_hex and value_hex say all; key and value are for reading. Stop bridge and workers first: pages are read
+    One line a key, sorted by directory and key: dir, key_hex and value_hex say all; key and value are for reading. Stop bridge and workers first: pages are read
     one after the other, and of what is written meanwhile some may be in and some not.
     """
-    output = click.get_text_stream("stdout")
     with open_existing(settings_for(store_url)) as store:
         for directory in sorted(set(directories or DIRECTORIES)):
             for row in scan(store.engine, directory):
-                output.write(format_row(row) + "\n")
+                sys.stdout.write(format_row(row) + "\n")
 
 
 @click.command(
@@ -54,9 +54,9 @@ Moving a store from the embedded engine to FoundationDB (bridge and workers stop
 @click.option("--force", is_flag=True, help="Write also into directories that hold keys already.")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 def load(store_url: str | None, force: bool, file: Path) -> None:
-    """Write what `dump` printed into a store; - is standard input, .gz is unpacked.
+    """Write a dump into a store.
 
-    Only dir, key_hex and value_hex are needed. A directory that already holds keys is refused. The whole file is
+    FILE is what `dump` printed; - is standard input, .gz is unpacked. Only dir, key_hex and value_hex are needed. A directory that already holds keys is refused. The whole file is
     checked before anything is written (standard input is not: there, what comes before a bad line is written).
     """
     if str(file) != "-":

@@ -4,179 +4,149 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
-import redis
 
-from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
-from matyan_celery.commands.options import settings_for, store_option
-from storage.store import open_store
-from tasks.queues import ingest_queues
+from matyan_celery.commands.complaints import count_lag, find_wrong, is_current
+from matyan_celery.commands.condition import Condition, KafkaSide, ask
+from matyan_celery.commands.options import open_existing, settings_for, store_option
+from matyan_celery.commands.printing import printable
 
 if TYPE_CHECKING:
+    from bridge.lookup import Offsets
     from storage.batch import Source
-    from storage.engine import Transaction
-    from storage.ledger import Gap, Owner, Standing
-    from storage.store import Store
     from tasks.settings import Settings
 
 
-@dataclass
-class Report:
-    """What was found. ``wrong`` holds sentences for people; empty means that all is well."""
-
-    partitions: list[dict[str, Any]] = field(default_factory=list)
-    queues: dict[str, int] | None = None
-    dead: Counter[str] = field(default_factory=Counter)
-    gaps: list[Gap] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-
-
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  matyan-celery status
+  matyan-celery status --json | jq -r '.wrong[]'"""
+)
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(store_url: str | None, as_json: bool) -> None:
-    """Show epochs, cursors, lag, queues and dead letters, and say what is wrong.
+    """Show where all stands, and what is wrong.
 
-    Kafka and Redis are asked too; where they do not answer, that is said, and the store's side is shown. Exit code 0
-    if all is well, 1 if something is wrong.
+    That is epochs, cursors, lag, queues and dead letters. Kafka, Redis and the workers are asked too; where they do not answer within a few seconds, that is said, and the
+    store's side is shown. Lag counts from the group's commit to the log's end. Exit code 0 if all is well, 1 if
+    something is wrong.
     """
     settings = settings_for(store_url)
-    with open_store(settings.storage_url, timeout=settings.storage_timeout_seconds) as store:
-        report = make_report(store, settings)
-    click.echo(_as_json(report) if as_json else _as_text(report))
-    sys.exit(1 if report.wrong else 0)
+    with open_existing(settings) as store:
+        condition = ask(store, settings)
+    wrong = find_wrong(condition, settings)
+    report = make_report(condition, settings, wrong)
+    click.echo(json.dumps(report) if as_json else printable(_as_text(report), lines=True))
+    sys.exit(1 if wrong else 0)
 
 
-def make_report(store: Store, settings: Settings) -> Report:
-    """Ask store, Kafka and Redis."""
-    report = Report()
-    owners, standings, floors, report.gaps = _read_store(store)
-    report.dead = Counter(letter.reason for letter in store.dead_letters.each(store.engine))
-    report.queues = _ask_redis(settings, report)
-    offsets = _ask_kafka(settings, owners, report)
-    for source, owner in sorted(owners.items(), key=lambda pair: pair[0]):
-        report.partitions.append(
-            _describe(source, owner, standings[source], floors[source], offsets.get(source), report)
-        )
-    if not owners:
-        report.wrong.append("no partition was ever taken over in this store: start the bridge (matyan-celery bridge)")
-    for gap in report.gaps:
-        report.wrong.append(
-            f"{gap.source}: offsets {gap.first} to {gap.last} were gone from Kafka before they were read"
-        )
-    if report.dead:
-        report.wrong.append(f"{report.dead.total()} dead letters: look with `matyan-celery dead-letters list`")
-    return report
-
-
-def _read_store(
-    store: Store,
-) -> tuple[dict[Source, Owner], dict[Source, Standing], dict[Source, int | None], list[Gap]]:
-    def work(
-        transaction: Transaction,
-    ) -> tuple[dict[Source, Owner], dict[Source, Standing], dict[Source, int | None], list[Gap]]:
-        owners = store.ledger.sources(transaction)
-        return (
-            owners,
-            store.ledger.standings(transaction, owners),
-            {source: store.ledger.floor(transaction, source) for source in owners},
-            store.ledger.gaps(transaction),
-        )
-
-    return store.engine.read(work)
-
-
-def _ask_redis(settings: Settings, report: Report) -> dict[str, int] | None:
-    try:
-        with redis.Redis.from_url(settings.redis_url, socket_timeout=3, socket_connect_timeout=3) as client:
-            names = ingest_queues(settings.ingest_queues)
-            return {name: int(client.llen(name)) for name in names}
-    except redis.RedisError as error:
-        report.wrong.append(f"Redis does not answer ({error}): queues are not known")
-        return None
-
-
-def _ask_kafka(settings: Settings, owners: dict[Source, Owner], report: Report) -> dict[Source, Offsets]:
-    """Commit and bounds of the sources that are the topic's present ones."""
-    topic = settings.kafka_data_ingestion_topic
-    try:
-        with Lookup(settings.kafka_client(), settings.ingest_group) as lookup:
-            cluster, topic_id = lookup.cluster_id(), lookup.topic_id(topic)
-            return {
-                source: lookup.offsets(topic, source.partition)
-                for source in owners
-                if (source.cluster, source.topic, source.topic_id) == (cluster, topic, topic_id)
+def make_report(condition: Condition, settings: Settings, wrong: list[str]) -> dict[str, Any]:
+    """All that was found, for JSON."""
+    store, kafka, redis = condition.store, condition.kafka, condition.redis
+    return {
+        "store": {"url": settings.storage_url, "id": store.id or None, "replays": store.replays},
+        "kafka": {"error": kafka}
+        if isinstance(kafka, str)
+        else {
+            "cluster": kafka.cluster,
+            "topic": settings.kafka_data_ingestion_topic,
+            "topic_id": kafka.topic_id,
+            "group": settings.ingest_group,
+            "members": kafka.members,
+        },
+        "redis": {"error": redis}
+        if isinstance(redis, str)
+        else {"queues": redis.queues, "workers": {name: sorted(read) for name, read in sorted(redis.workers.items())}},
+        "partitions": [_describe(condition, settings, source) for source in sorted(store.standings)],
+        "dead_letters": [
+            {
+                "topic": source.topic,
+                "partition": source.partition,
+                "topic_id": source.topic_id,
+                "lane": lane,
+                "reason": reason,
+                "count": count,
             }
-    except KafkaAway as error:
-        report.wrong.append(f"Kafka does not answer ({error}): lag is not known")
-    except NoSuchTopic:
-        report.wrong.append(f"Kafka has no topic {topic!r}: KAFKA_DATA_INGESTION_TOPIC may be wrong")
-    return {}
+            for (source, lane, reason), count in sorted(store.dead.items())
+        ],
+        "gaps": [
+            {"topic": gap.source.topic, "partition": gap.source.partition, "first": gap.first, "last": gap.last}
+            for gap in store.gaps
+        ],
+        "wrong": wrong,
+    }
 
 
-def _describe(
-    source: Source, owner: Owner, standing: Standing, floor: int | None, offsets: Offsets | None, report: Report
-) -> dict[str, Any]:
-    cursors = standing.cursors
-    row: dict[str, Any] = {
+def _describe(condition: Condition, settings: Settings, source: Source) -> dict[str, Any]:
+    store, kafka = condition.store, condition.kafka
+    owner, cursors = store.standings[source]
+    current: bool | None = None
+    offsets: Offsets | None = None
+    if isinstance(kafka, KafkaSide):
+        current = is_current(source, kafka, settings.kafka_data_ingestion_topic)
+        offsets = kafka.offsets.get(source.partition) if current else None
+    lanes = max(cursors, default=-1) + 1 if owner is None else owner.lanes
+    return {
         "topic": source.topic,
         "partition": source.partition,
         "topic_id": source.topic_id,
-        "group": owner.group,
-        "epoch": str(owner.epoch),
-        "lanes": owner.lanes,
-        "cursors": cursors,
-        "floor": floor,
+        "cluster": source.cluster,
+        "current": current,
+        "epoch": None if owner is None else str(owner.epoch),
+        "group": None if owner is None else owner.group,
+        "floor": store.floors.get(source),
+        "committed": None if offsets is None else offsets.committed,
+        "log_start": None if offsets is None else offsets.log_start,
+        "log_end": None if offsets is None else offsets.log_end,
+        "lag": None if offsets is None else count_lag(offsets),
+        "lanes": [
+            {"lane": lane, "cursor": cursors.get(lane), "dead_letters": _count_dead(condition, source, lane)}
+            for lane in range(lanes)
+        ],
     }
-    missing = sorted(set(range(owner.lanes)) - cursors.keys())
-    if missing:
-        report.wrong.append(
-            f"{source}: lanes {missing} have no cursor: the take-over was not finished; restart the bridge"
-        )
-    if offsets is not None:
-        committed = offsets.committed
-        row["committed"], row["log_end"] = committed, offsets.log_end
-        row["lag"] = offsets.log_end - (offsets.log_start if committed is None else committed)
-        highest = max(cursors.values(), default=-1)
-        if highest >= offsets.log_end:
-            report.wrong.append(f"{source}: offset {highest} is applied, but the log ends at {offsets.log_end}")
-        if floor is not None and committed is not None and committed > floor:
-            report.wrong.append(
-                f"{source}: the group's commit {committed} is above the floor {floor}: the store went back, or another "
-                "worker commits in this group"
-            )
-    return row
 
 
-def _as_json(report: Report) -> str:
-    return json.dumps(
-        {
-            "partitions": report.partitions,
-            "queues": report.queues,
-            "dead_letters": dict(report.dead),
-            "gaps": [{"partition": str(gap.source), "first": gap.first, "last": gap.last} for gap in report.gaps],
-            "wrong": report.wrong,
-        }
-    )
+def _count_dead(condition: Condition, source: Source, lane: int) -> int:
+    return sum(count for key, count in condition.store.dead.items() if key[:2] == (source, lane))
 
 
-def _as_text(report: Report) -> str:
-    lines = []
-    for row in report.partitions:
-        lag = (
-            f"lag {row['lag']} (commit {row['committed']}, log end {row['log_end']})" if "lag" in row else "lag unknown"
-        )
-        lines.append(f"{row['topic']}[{row['partition']}]  epoch {row['epoch']}  floor {row['floor']}  {lag}")
-        shown = "  ".join(f"{lane}:{cursor}" for lane, cursor in sorted(row["cursors"].items()))
-        lines.append(f"    cursors by lane  {shown or 'none'}")
-    if report.queues is not None:
-        waiting = "  ".join(f"{name}: {count}" for name, count in report.queues.items() if count)
-        lines.append(f"waiting in queues  {waiting or 'nothing'}")
-    for reason, count in sorted(report.dead.items()):
-        lines.append(f"dead letters       {reason}: {count}")
-    lines += [f"WRONG  {sentence}" for sentence in report.wrong] or ["all is well"]
+def _as_text(report: dict[str, Any]) -> str:
+    store, kafka, redis = report["store"], report["kafka"], report["redis"]
+    lines = [f"store   {store['url']}" + (f"  (id {store['id'][:8]})" if store["id"] else "")]
+    if store["replays"]:
+        lines.append(f"        {store['replays']} replays are running, or were broken off")
+    if "error" in kafka:
+        lines.append("Kafka   does not answer")
+    else:
+        members = "unknown" if kafka["members"] is None else ", ".join(sorted(set(kafka["members"]))) or "nobody"
+        lines.append(f"Kafka   cluster {kafka['cluster']}, topic {kafka['topic']}, group {kafka['group']}: {members}")
+    if "error" in redis:
+        lines.append("Redis   does not answer")
+    else:
+        waiting = ", ".join(f"{count} batches in {name}" for name, count in redis["queues"].items() if count)
+        workers = ", ".join(redis["workers"]) or "none answer"
+        lines.append(f"Redis   {waiting or 'nothing waits'}; workers: {workers}")
+    shown = [row for row in report["partitions"] if row["current"] is not False]
+    for row in shown:
+        lines += _as_lines(row)
+    if len(shown) < len(report["partitions"]):
+        lines.append(f"{len(report['partitions']) - len(shown)} partitions of other topics or of earlier lives: --json")
+    lines += [f"WRONG   {sentence}" for sentence in report["wrong"]] or ["all is well"]
     return "\n".join(lines)
+
+
+def _as_lines(row: dict[str, Any]) -> list[str]:
+    commit = "none" if row["committed"] is None else row["committed"]
+    lag = f"lag {row['lag']} (commit {commit}, log end {row['log_end']})" if row["lag"] is not None else "lag unknown"
+    floor = "none" if row["floor"] is None else row["floor"]
+    dead = sum(lane["dead_letters"] for lane in row["lanes"])
+    head = f"{row['topic']}[{row['partition']}]  {lag}  floor {floor}  epoch {row['epoch']}  dead letters {dead}"
+    cursors = "  ".join(
+        f"{lane['lane']}:{'none' if lane['cursor'] is None else lane['cursor']}"
+        + (f" ({lane['dead_letters']} dead)" if lane["dead_letters"] else "")
+        for lane in row["lanes"]
+    )
+    return [head, f"    {len(row['lanes'])} lanes, cursors  {cursors}"]

@@ -380,7 +380,7 @@ class SimBridge:
             self.world.kafka.commits[holding.number] = committed
             answer(True)
         else:
-            self.world.kafka.under_way.append(CommitUnderWay(holding.number, committed, answer))
+            self.world.kafka.under_way.append(CommitUnderWay(self.name, holding.number, committed, answer))
 
     def commit_now(self, holding: Holding) -> None:
         """Commit what may be committed, waiting for it."""

@@ -79,8 +79,12 @@ class Committed(NamedTuple):
 
 
 class CommitUnderWay(NamedTuple):
-    """A commit that was sent and has not landed; ``answer`` is told whether it did."""
+    """A commit that was sent and has not landed; ``answer`` is told whether it did.
 
+    Those of one sender land in the order they were sent in, those of several in any order.
+    """
+
+    sender: str
     partition: int
     committed: Committed
     answer: Callable[[bool], None]
@@ -115,6 +119,13 @@ class Kafka:
             raise OffsetOutOfRange
         found = [written.record for written in log.records if written.record.offset >= position]
         return found[:most], len(found) <= most
+
+    def land_one(self, rng: Random) -> CommitUnderWay:
+        """Take the next commit of some sender."""
+        drawn = rng.choice(self.under_way)
+        first = next(c for c in self.under_way if (c.sender, c.partition) == (drawn.sender, drawn.partition))
+        self.under_way.remove(first)
+        return first
 
     def make_anew(self, rng: Random) -> None:
         """Delete the topic and make it again. Commits of the group go with it, or (stamped) stay for a while."""

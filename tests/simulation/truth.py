@@ -27,6 +27,7 @@ class Truth:
         self.stock_did: set[Identity] = set()
         self.suspects: defaultdict[Source, set[int]] = defaultdict(set)  # offsets of late executions that broke off
         self.began: dict[Source, int] = {}  # where the first take-over of a source began to read
+        self.went_back = False
         self._former: list[Written] = []  # records of former lives
         self._after_stock: set[int] = set()  # partitions not taken over since stock workers had them
 
@@ -45,7 +46,8 @@ class Truth:
 
     def may_go_back_to(self, world: World, version: Version) -> bool:
         """Whether the promise covers going back there: see DESIGN, 'What is not promised' and the take-over table."""
-        if self._after_stock:
+        name = LEDGER.key("store")
+        if self._after_stock or version.data.get(name) != world.store.version.data.get(name):
             return False
         for partition in range(world.profile.partitions):
             if _cursors(world, partition, world.store.version) and not _cursors(world, partition, version):
@@ -97,8 +99,8 @@ class Truth:
                     world.fail(f"{written.identity} ({written.kind}) is dead: {reason}")
                 if written.identity in self.stock_did and written.kind not in {"good", "delete"}:
                     continue  # logged and left by the stock worker
-                if offset in log.lost and offset < self.began.get(source, log.end):
-                    continue  # gone before we were there
+                if offset in log.lost and (self.went_back or offset < self.began.get(source, log.end)):
+                    continue  # gone before we were there; or the store may have forgotten that it noted the gap
                 if offset in log.lost and any(gap.first <= offset <= gap.last for gap in ours):
                     world.note("record in a gap")
                     continue

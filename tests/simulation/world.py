@@ -245,7 +245,7 @@ class World:
         self.note("late commit landed" if self.store.commit(transaction) else "late commit refused")
 
     def _do_late_Kafka_commit(self) -> None:
-        commit = self.kafka.under_way.pop(self.rng.randrange(len(self.kafka.under_way)))
+        commit = self.kafka.land_one(self.rng)
         if self.rng.random() < 0.85:
             self.note("Kafka commit landed")
             self.trace(f"Kafka commit lands: [{commit.partition}] {commit.committed}")
@@ -450,6 +450,7 @@ class World:
         self.note("store goes back")
         self.trace(f"store goes back from {self.store.version.number} to {version.number}")
         self.store.go_back(version)
+        self.truth.went_back = True
 
     # -- stock workers ---------------------------------------------------------------------------------------------
 
@@ -468,6 +469,7 @@ class World:
         for bridge in self.bridges:
             bridge.alive = False
         self.bridges.clear()
+        self.kafka.under_way.clear()  # Kafka takes no commits of members that have left
         self.phase = "draining"
         self.start_bridge(drain=True)
 
@@ -483,7 +485,6 @@ class World:
         self.note("handed over to stock")
         self.trace(f"stock workers begin, commits {self.kafka.commits}")
         self.phase = "stock"
-        self.kafka.under_way.clear()  # a new generation of the group
         self.store.forget_past()
         self.truth.stock_begins(self.profile.partitions)
         self.stock = StockWorker(self)
@@ -564,10 +565,7 @@ class World:
             if holding is None or state is None or not state.is_drained or state.lanes != self.lanes_wanted:
                 return False
             last = log.records[-1].record.offset + 1 if log.records else log.start
-            if state.position < max(last, log.start) or holding.committed != state.committable():
-                return False
-            committed = self.kafka.commits.get(partition)
-            if committed is None or committed.offset != state.position or unpack_stamp(committed.metadata) is None:
+            if state.position < max(last, log.start) or holding.landed != state.position:
                 return False
         return True
 

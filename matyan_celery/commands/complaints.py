@@ -1,0 +1,151 @@
+"""What is wrong, in words, with the way out. Pure: a function of what store, Kafka and Redis say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from bridge.lookup import CLIENT_ID
+from bridge.takeover import Found, decide_start
+from storage.batch import Source
+from storage.errors import Refused
+from storage.ledger import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bridge.lookup import Offsets
+    from matyan_celery.commands.condition import Condition, DeadKey, KafkaSide, RedisSide, StoreSide
+    from tasks.settings import Settings
+
+_NOBODY = Standing(None, {})
+
+
+def is_current(source: Source, kafka: KafkaSide, topic: str) -> bool:
+    """Whether a source is a partition of the topic as it now is; otherwise of an earlier life, or elsewhere."""
+    return (source.cluster, source.topic, source.topic_id) == (kafka.cluster, topic, kafka.topic_id)
+
+
+def find_wrong(condition: Condition, settings: Settings) -> list[str]:
+    """Sentences; none if all is well."""
+    store, kafka, redis = condition.store, condition.kafka, condition.redis
+    wrong: list[str] = []
+    if isinstance(kafka, str):
+        servers = settings.kafka_bootstrap_servers
+        wrong.append(f"Kafka at {servers} does not answer ({kafka}): commits, lag and the group are not known")
+    else:
+        wrong += _look_at_kafka(store, kafka, settings)
+    if not store.standings:
+        wrong.append("no partition was ever taken over in this store: start the bridge (matyan-celery bridge)")
+    for source, standing in sorted(store.standings.items()):
+        if not isinstance(kafka, str) and not is_current(source, kafka, settings.kafka_data_ingestion_topic):
+            continue
+        wrong += _look_at_standing(source, standing, settings)
+    if isinstance(redis, str):
+        wrong.append(f"Redis does not answer ({redis}): queues and workers are not known; look at REDIS_URL")
+    else:
+        wrong += _look_at_redis(redis)
+    wrong += [
+        f"{gap.source}: offsets {gap.first} to {gap.last} were gone from Kafka before they were read, and are lost: "
+        "lengthen the topic's retention"
+        for gap in store.gaps
+    ]
+    for reason, count in sorted(_by_reason(store.dead).items()):
+        wrong.append(
+            f"{count} dead letters ({reason}): look with `matyan-celery dead-letters list --reason {reason}`, then "
+            "requeue or drop them"
+        )
+    return wrong
+
+
+def _by_reason(dead: Counter[DeadKey]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for (*_, reason), count in dead.items():
+        total[reason] += count
+    return total
+
+
+def _look_at_kafka(store: StoreSide, kafka: KafkaSide, settings: Settings) -> Iterator[str]:
+    topic, group = settings.kafka_data_ingestion_topic, settings.ingest_group
+    if kafka.topic_id is None:
+        yield f"Kafka has no topic {topic!r}: make it, or look at KAFKA_DATA_INGESTION_TOPIC"
+        return
+    foreign = sorted({name for name in kafka.members or () if not name.startswith(CLIENT_ID)})
+    if foreign:
+        yield f"the group {group!r} has members that are no bridge ({', '.join(foreign)}): stop the stock workers"
+    waiting = sum(count_lag(offsets) for offsets in kafka.offsets.values())
+    if waiting and kafka.members is not None and len(foreign) == len(set(kafka.members)):
+        yield f"{waiting} records wait in Kafka and no bridge is in the group {group!r}: start matyan-celery bridge"
+    missing = []
+    for partition, offsets in kafka.offsets.items():
+        source = Source(kafka.cluster, topic, kafka.topic_id, partition)
+        standing = store.standings.get(source, _NOBODY)
+        if standing.owner is None:
+            missing.append(partition)
+        yield from _look_at_start(source, standing, offsets, store, settings)
+    if missing and store.standings:
+        which = ", ".join(map(str, missing))
+        yield f"{topic}, partitions {which}: never taken over; a bridge takes them when it is in the group {group!r}"
+
+
+def count_lag(offsets: Offsets) -> int:
+    """Records between the group's commit (the log's start without one) and the log's end."""
+    start = offsets.log_start if offsets.committed is None else max(offsets.committed, offsets.log_start)
+    return max(0, offsets.log_end - start)
+
+
+def _look_at_start(
+    source: Source, standing: Standing, offsets: Offsets, store: StoreSide, settings: Settings
+) -> Iterator[str]:
+    """What a bridge would find if it took the partition over now."""
+    owner = standing.owner
+    found = Found(
+        committed=offsets.committed,
+        stamp=offsets.stamp,
+        log_start=offsets.log_start,
+        log_end=offsets.log_end,
+        lanes=settings.ingest_lanes if owner is None else owner.lanes,
+        cursors=standing.cursors,
+        floor=store.floors.get(source),
+        store=store.id,
+    )
+    try:
+        notes = decide_start(source, found).notes
+    except Refused as error:
+        yield str(error)
+        return
+    lifts = [note for note in notes if "cursor lifted" in note]
+    yield from (note for note in notes if note not in lifts)
+    if lifts:
+        yield (
+            f"{source}: somebody else committed {offsets.committed} in this group (the stock workers, or an operator): "
+            f"the next take-over goes on from there and passes over the cursors of {len(lifts)} lanes"
+        )
+
+
+def _look_at_standing(source: Source, standing: Standing, settings: Settings) -> Iterator[str]:
+    owner, cursors = standing
+    if owner is None:
+        return
+    if owner.group != settings.ingest_group:
+        yield (
+            f"{source} belongs to the consumer group {owner.group!r}, INGEST_GROUP is {settings.ingest_group!r}: a "
+            "bridge with it will stop"
+        )
+    missing = sorted(set(range(owner.lanes)) - cursors.keys())
+    if missing:
+        which = ", ".join(map(str, missing))
+        yield f"{source}: no cursor in lanes {which}: a take-over was not finished; start matyan-celery bridge"
+
+
+def _look_at_redis(redis: RedisSide) -> Iterator[str]:
+    waiting = {name: count for name, count in redis.queues.items() if count}
+    if waiting and not redis.workers:
+        yield (
+            f"{sum(waiting.values())} batches wait in Redis and no worker answers: start some (celery -A tasks worker)"
+        )
+        return
+    read = set[str]().union(*redis.workers.values())
+    unread = sorted(set(redis.queues) - read)
+    if redis.workers and unread:
+        yield f"no worker reads {', '.join(unread)}: INGEST_QUEUES must be the same for bridge and workers"
