@@ -17,6 +17,18 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## the environment in .venv, with .venv/bin/matyan-celery
 
+demo: $(STAMP) ## train small models through Kafka, bridge and Celery, kill a worker midway, check every value
+	@$(BIN)/python -m demo
+
+test: $(STAMP) ## all tests: unit, contract, conformance, simulation, integration on real servers
+	@echo "== unit, contract and conformance tests, and the simulation; then integration on real Kafka, Redis and workers"
+	$(BIN)/python -m pytest
+	@echo "== passed. Next: make demo, or read docs/guarantees.md"
+
+bench: $(STAMP) ## benchmarks: CPU a record in apply, records a second end to end
+	@$(BIN)/python -m benchmarks.apply
+	@$(BIN)/python -m benchmarks.end_to_end
+
 format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
