@@ -80,6 +80,11 @@ def _records(kind: str, make: Callable[[int], dict[str, object]], count: int) ->
         yield Recorded("data-ingestion", 0, Record(number, 0, run.encode(), value))
 
 
+def metrics() -> Iterator[Recorded]:
+    """A hundred thousand metrics, and more."""
+    return _records("log_metric", _metric, 10_000_000)
+
+
 def _measure(engine: str, kind: str, make: Callable[[int], dict[str, object]], count: int, size: int) -> float:
     """Microseconds of CPU a record."""
     records = list(_records(kind, make, count))

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bridge.lookup import Lookup
+from demo.applied import wait_committed
 from demo.check import compare
 from demo.frontier import Frontier
 from demo.servers.kafka import choose_kafka
-from demo.servers.process import DidNotStart, wait_until
+from demo.servers.process import DidNotStart
 from demo.servers.product import BridgeProcess, WorkerProcess
 from demo.servers.redis import RedisServer
 from demo.tally import Tally, count_tasks
@@ -84,10 +84,8 @@ def _run(stack: ExitStack, epochs: int) -> int:
     _train(frontier, workers[0], epochs)
     frontier.flush()
     say("the training is over; waiting until everything is applied and committed")
-    with Lookup({"bootstrap.servers": kafka.bootstrap_servers}, GROUP) as lookup:
-        sent = frontier.sent.records
-        wait_until(lambda: _count_committed(lookup, frontier) == sent, "all is applied", seconds=60, pause=0.1)
-        committed = _count_committed(lookup, frontier)
+    sent = frontier.sent.records
+    committed = wait_committed(kafka.bootstrap_servers, GROUP, TOPIC, frontier.partitions(), sent, seconds=60)
     seconds = time.monotonic() - began
     say("stopping the bridge: it drains, commits and leaves the group")
     bridge.stop()
@@ -123,11 +121,6 @@ def _show(parts: Iterator[float], frontier: Frontier) -> Iterator[float]:
             last = time.monotonic()
             console.print(f"   {frontier.sent.records} records sent, {part:.0%} of the training done")
         yield part
-
-
-def _count_committed(lookup: Lookup, frontier: Frontier) -> int:
-    """Records below the group's commits: those that were applied or dead-lettered."""
-    return sum(lookup.offsets(TOPIC, number).committed or 0 for number in frontier.partitions())
 
 
 def _report(frontier: Frontier, tally: Tally, committed: int, seconds: float, store_url: str) -> int:
