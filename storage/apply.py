@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from storage.dead_letters import STAGED, DeadLetter, DeadLetters
 from storage.envelope import decode
-from storage.errors import Poison, SplitTransaction, StorageError, TransactionTooOld
+from storage.errors import Poison, SplitTransaction, StorageError, TransactionTooLarge
 from storage.judgement import Verdict, judge
 from storage.ledger import Ledger, Mark, Owner, unpack_offset, unpack_owner
 
@@ -228,7 +228,10 @@ class BatchApplier:
                 self._mark_next(transaction, batch, end, token)
             return _Part(verdict, first, outcomes)
 
-        return self.engine.transact(work, impatient=True)
+        # A record alone has time: only a delete_run can do with less in one transaction.
+        alone = items[begin] if end - begin == 1 else None
+        impatient = alone is None or (not isinstance(alone, Poison) and alone.type == "delete_run")
+        return self.engine.transact(work, impatient=impatient)
 
     # Small methods of their own, so that the simulation can plant a wrong rule and show that it is found.
 
@@ -290,8 +293,8 @@ class BatchApplier:
         item = items[begin]
         if not isinstance(item, Poison) and self._shrink(batch, item, begin, after):
             return 1
-        if isinstance(error, TransactionTooOld):
-            raise error  # nothing to do less of: the store is slow, the task tries again
+        if not isinstance(error, TransactionTooLarge):
+            raise error  # nothing to do less of: the store is slow or busy, the task tries again
         if isinstance(item, Poison):
             raise error  # a dead letter alone is never too large: its record is staged
         items[begin] = TooLargeAlone(f"{error} (the record alone)")

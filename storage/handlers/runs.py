@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from storage.overlay import Draft
 
 _STEP_KEYS: Final = 2_000  # index entries or links that one step of a large delete takes
+_STEP_BYTES: Final = 500_000  # of their keys; a clear counts its key two or three times towards the 10,000,000
 
 
 def create_run(run: Run, envelope: Envelope) -> None:
@@ -84,15 +85,25 @@ def shrink_run(transaction: Transaction, keys: RunKeys, draft: Draft) -> bool:
     What is deleted here `delete_run` does not find any more; what it does besides is small whatever the run.
     """
     indexes = keys.directories.indexes
-    pairs = transaction.get_range(*span(keys.reverse), limit=_STEP_KEYS).wait()
-    if len(pairs) == _STEP_KEYS:
-        for key, _ in pairs:
+    some = _first_part(transaction, keys.reverse)
+    if some:
+        for key in some:
             transaction.clear(indexes + key[len(keys.reverse) :])
-        transaction.clear_range(pairs[0][0], pairs[-1][0] + b"\x00")
+        transaction.clear_range(some[0], some[-1] + b"\x00")
         return True
-    links = transaction.get_range(*span(keys.tag_links), limit=_STEP_KEYS).wait()
-    if len(links) == _STEP_KEYS:
-        for key, _ in links:
-            _unlink_tag(keys, draft, last_element(key, keys.tag_links))
-        return True
-    return False
+    links = _first_part(transaction, keys.tag_links)
+    for key in links:
+        _unlink_tag(keys, draft, last_element(key, keys.tag_links))
+    return bool(links)
+
+
+def _first_part(transaction: Transaction, prefix: bytes) -> list[bytes]:
+    """The first keys below a prefix, as many as a step takes; none where all of them fit in one step."""
+    keys: list[bytes] = []
+    size = 0
+    for key, _ in transaction.get_range(*span(prefix), limit=_STEP_KEYS).wait():
+        keys.append(key)
+        size += len(key)
+        if len(keys) == _STEP_KEYS or size > _STEP_BYTES:
+            return keys
+    return []
