@@ -109,7 +109,7 @@ class SimBridge:
         self.route = Route(TOPIC, GROUP, "ingest", world.lanes_wanted, self.limits, find_run, str, lambda batch: {})
         ledger = world.rules.bridge_ledger()
         engine = SimEngine(world.store, world.weather(self))
-        store = Store(engine, DIRECTORIES, ledger, LogApplier(), DeadLetters(ledger))  # type: ignore[arg-type]
+        store = Store(engine, DIRECTORIES, ledger, LogApplier(), DeadLetters(ledger))
         lookup: Lookup = SimLookup(world, self)  # type: ignore[assignment]
         self.keeper = world.rules.keeper(store, lookup, self.route, adopt=False)
 
@@ -401,7 +401,7 @@ class SimBridge:
         return state.lanes != self.route.lanes
 
     def switch_lanes(self, holding: Holding, state: Partition) -> None:
-        if not self.must_switch(state) or holding.switching or not (state.caught_up and state.is_drained):
+        if not self.must_switch(state) or holding.switching or not state.may_switch:
             return
         if not holding.paused:
             return
@@ -474,5 +474,6 @@ class SimBridge:
         finally:
             self.alive = False
         return True
+
 
 __all__ = ["GROUP", "Limits", "SimBridge"]

@@ -62,9 +62,9 @@ class _Commit:
             return True
         if any(begin <= key < end for begin, end in spans for key in self.keys):
             return True
-        return any(
-            begin <= key < end for begin, end in self.spans for key in keys
-        ) or any(begin < other_end and other_begin < end for begin, end in self.spans for other_begin, other_end in spans)
+        return any(begin <= key < end for begin, end in self.spans for key in keys) or any(
+            begin < other_end and other_begin < end for begin, end in self.spans for other_begin, other_end in spans
+        )
 
 
 class SimTransaction:
@@ -245,14 +245,13 @@ class SimEngine:
             fate = weather.draw(transaction)
             if fate.happens is None:
                 self._store.pending.append(transaction)
-            elif fate.happens and not self._store.commit(transaction):
-                if fate.seen in {"ok", "unknown"}:
-                    weather.note("conflict")
-                    conflicts += 1
-                    if impatient and conflicts >= CONFLICTS_BEFORE_CONTENDED:
-                        weather.note("contended")
-                        raise Contended("conflicted again and again")
-                    continue
+            elif fate.happens and not self._store.commit(transaction) and fate.seen in {"ok", "unknown"}:
+                weather.note("conflict")
+                conflicts += 1
+                if impatient and conflicts >= CONFLICTS_BEFORE_CONTENDED:
+                    weather.note("contended")
+                    raise Contended("conflicted again and again")
+                continue
             if fate.seen == "ok":
                 return result
             if fate.seen == "unavailable":

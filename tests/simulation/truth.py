@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LEDGER = CachedLedger()
-TROUBLE = {"invalid": {"invalid"}, "unknown": {"unknown_type"}, "bug": {"bug", "kills_workers"}, "killer": {"kills_workers"}}
+TROUBLE = {
+    "invalid": {"invalid"},
+    "unknown": {"unknown_type"},
+    "bug": {"bug", "kills_workers"},
+    "killer": {"kills_workers"},
+}
 
 
 class Truth:
@@ -58,9 +63,8 @@ class Truth:
                 candidates.append(committed)
             for candidate in candidates:
                 stamp = unpack_stamp(candidate.metadata)
-                if stamp is None:
-                    if candidate.offset > read_coverage(world, partition, version):
-                        return False
+                if stamp is None and candidate.offset > read_coverage(world, partition, version):
+                    return False
         return True
 
     def end_life(self, kafka: Kafka) -> None:

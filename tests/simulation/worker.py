@@ -58,9 +58,7 @@ class Execution:
                 world.note("batch in parts")
             for reason, number in result.dead.items():
                 world.note(f"dead: {reason}", number)
-            if result.state is State.UNFINISHED or (
-                result.state is State.EARLY and self.message.retries < EARLY_TRIES
-            ):
+            if result.state is State.UNFINISHED or (result.state is State.EARLY and self.message.retries < EARLY_TRIES):
                 self._retry(batch)
 
     def _retry(self, batch: Batch) -> None:

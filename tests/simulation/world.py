@@ -125,7 +125,7 @@ class World:
 
     def trace(self, line: str) -> None:
         if self.tell:
-            print(f"{self.now:9.2f} {'  ' * self._depth}{line}")  # noqa: T201
+            print(f"{self.now:9.2f} {'  ' * self._depth}{line}")
 
     def fail(self, why: str) -> None:
         msg = f"seed {self.seed}: {why}"
@@ -186,7 +186,7 @@ class World:
         choices += [(weight, name) for name, weight in self.profile.rare.items()]
         names = [name for _, name in choices]
         name = self.rng.choices(names, [weight for weight, _ in choices])[0]
-        getattr(self, "_do_" + name.replace(" ", "_").replace("-", "_"))()
+        getattr(self, "_do_" + name.lower().replace(" ", "_").replace("-", "_"))()
 
     def interleave(self) -> None:
         """Others act while somebody waits."""
@@ -244,7 +244,7 @@ class World:
         transaction = self.store.pending.pop(self.rng.randrange(len(self.store.pending)))
         self.note("late commit landed" if self.store.commit(transaction) else "late commit refused")
 
-    def _do_late_Kafka_commit(self) -> None:
+    def _do_late_kafka_commit(self) -> None:
         commit = self.kafka.land_one(self.rng)
         if self.rng.random() < 0.85:
             self.note("Kafka commit landed")
@@ -522,7 +522,7 @@ class World:
                 self.store.commit(transaction)
         self.store.pending.clear()
         while self.kafka.under_way:
-            self._do_late_Kafka_commit()
+            self._do_late_kafka_commit()
         if self.phase == "stock":
             self._end_stock()
         if self.phase == "draining":
