@@ -70,7 +70,8 @@ class _Holding:
     state: Partition | None = None
     stamp: Stamp | None = None
     paused: bool = True
-    committed: int | None = None  # the last offset committed with our stamp
+    committed: int | None = None  # the last offset sent to Kafka with our stamp
+    landed: int | None = None  # the last that Kafka has confirmed
     committing: bool = False
     switching: bool = False
     not_before: float = 0.0
@@ -145,6 +146,7 @@ class Loop:
                 "fetch.wait.max.ms": 100,
                 "queued.max.messages.kbytes": 32_768,
                 "error_cb": self._on_kafka_error,
+                "on_commit": self._on_commit,
                 "log_level": 3,
             }
         )
@@ -233,7 +235,7 @@ class Loop:
             state = holding.state
             if state is None or not state.may_switch:
                 return False
-            if holding.committed != state.committable():
+            if holding.landed != state.committable():
                 self._commit(holding)
                 return False
         return True
@@ -327,7 +329,7 @@ class Loop:
             log.warning(note)
         holding.state = Partition(taken.source, taken.owner.epoch, start.cursors, start.offset, self._route.limits)
         holding.stamp = taken.stamp
-        holding.committed = taken.offsets.committed if taken.offsets.stamp == taken.stamp else None
+        holding.committed = holding.landed = taken.offsets.committed if taken.offsets.stamp == taken.stamp else None
         holding.switching = holding.committing = False
         log.info(
             "partition taken over",
@@ -478,6 +480,19 @@ class Loop:
             lambda: self._keeper.raise_floor(state.source, state.epoch, cursors=cursors, offset=offset), then, failed
         )
 
+    def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """Kafka's answer to a commit; one that failed is made again."""
+        for place in places:
+            holding = self._holdings.get(place.partition)
+            failure = error or place.error
+            if holding is None:
+                continue
+            if failure is None:
+                holding.landed = place.offset
+            elif holding.committed == place.offset:
+                holding.committed = None
+                log.warning("commit failed, trying again", partition=place.partition, error=failure.str())
+
     def _place(self, holding: _Holding, offset: int) -> TopicPartition:
         metadata = holding.stamp.pack() if holding.stamp is not None else ""
         return TopicPartition(self._route.topic, holding.number, offset, metadata)
@@ -485,7 +500,7 @@ class Loop:
     def _commit_now(self, holding: _Holding, deadline: float) -> None:
         """Commit what may be committed, waiting for it; for a partition that is about to go."""
         state = holding.state
-        if state is None or holding.committed == state.committable():
+        if state is None or holding.landed == state.committable():
             return
         offset, cursors = state.committable(), state.cursors
         answers: list[bool] = []
@@ -506,7 +521,7 @@ class Loop:
             return
         try:
             self._consumer.commit(offsets=[self._place(holding, offset)], asynchronous=False)
-            holding.committed = offset
+            holding.committed = holding.landed = offset
         except KafkaException as error:
             log.warning(
                 "not committed; the next bridge reads a little again", partition=holding.number, error=str(error)

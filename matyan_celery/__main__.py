@@ -21,21 +21,23 @@ from tasks.settings import WrongSettingError
 class _Told(click.ClickException):
     """An error that a person can mend: ends in one sentence, not in a traceback."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.exit_code = 2 if isinstance(error, WrongSettingError) else 1
+
+class _WrongSetting(_Told):
+    exit_code = 2
 
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (StorageError, WrongSettingError, BadLineError) as error:
-            raise _Told(error) from error
+        except WrongSettingError as error:
+            raise _WrongSetting(str(error)) from error
+        except (StorageError, BadLineError) as error:
+            raise _Told(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader has gone, as in `... | head`: click ends in silence
                 raise
-            raise _Told(error) from error
+            raise _Told(str(error)) from error
 
 
 @click.group(

@@ -293,8 +293,8 @@ class BatchApplier:
             return (end - begin) // 2
         item = items[begin]
         if not isinstance(item, Poison) and item.type == DELETE:
-            # Never a dead letter: what is left after the steps always fits. That there was nothing left to do ahead means
-            # that another execution has done it; then the record itself is tried again, within the budget.
+            # Never a dead letter: what is left after the steps always fits. If nothing was left to do ahead, another
+            # execution has done it, and the record itself is tried again, within the budget.
             self._shrink(batch, item, begin, after)
             return 1
         if not isinstance(error, TransactionTooLarge):

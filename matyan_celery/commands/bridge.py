@@ -23,8 +23,9 @@ Examples:
 def bridge(adopt: bool) -> None:
     """Run the bridge: Kafka to Celery's queues.
 
-    Runs until SIGTERM or Ctrl-C. It waits for Kafka, Redis and the store, and says so. On SIGTERM it stops reading, waits for what is in flight,
-    commits and leaves the group. Exit code 1: a person has to decide, the last log line says what.
+    Runs until SIGTERM or Ctrl-C. It waits for Kafka, Redis and the store, and says so. On SIGTERM it stops
+    reading, waits for what is in flight, commits and leaves the group. Exit code 1: a person has to decide, the
+    last log line says what.
     """
     from bridge.main import run
 
@@ -41,8 +42,9 @@ Before going back to the stock workers:
 def drain() -> None:
     """Come to rest, for the stock workers.
 
-    After it they can go on from the group's commit. Applies all up to beyond what was ever applied, commits, and fences what may still lie in a queue. Stop the bridge
-    first; the Celery workers must run. Ends by itself with exit code 0.
+    After it they can go on from the group's commit. Applies all up to beyond what was ever applied, commits, and
+    fences what may still lie in a queue. Stop the bridge first; the Celery workers must run. Ends by itself with
+    exit code 0.
     """
     from bridge.main import drain as run_drain
 

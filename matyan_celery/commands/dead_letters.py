@@ -70,7 +70,8 @@ def _choose(store: Store, wanted: dict[str, Any]) -> Iterator[DeadLetter]:
 def dead_letters() -> None:
     """List, show, requeue or drop bad records.
 
-    A record that cannot be applied as it is is put aside with its reason and its neighbours are applied; nothing is lost until it is dropped here.
+    A record that cannot be applied as it is is put aside with its reason and its neighbours are applied; nothing
+    is lost until it is dropped here.
     """
 
 

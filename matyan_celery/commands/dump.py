@@ -35,8 +35,9 @@ Examples:
 def dump(store_url: str | None, directories: tuple[str, ...]) -> None:
     """Print a store as JSON lines.
 
-    One line a key, sorted by directory and key: dir, key_hex and value_hex say all; key and value are for reading. Stop bridge and workers first: pages are read
-    one after the other, and of what is written meanwhile some may be in and some not.
+    One line a key, sorted by directory and key: dir, key_hex and value_hex say all; key and value are for
+    reading. Stop bridge and workers first: pages are read one after the other, and of what is written meanwhile
+    some may be in and some not.
     """
     with open_existing(settings_for(store_url)) as store:
         for directory in sorted(set(directories or DIRECTORIES)):
@@ -56,8 +57,9 @@ Moving a store from the embedded engine to FoundationDB (bridge and workers stop
 def load(store_url: str | None, force: bool, file: Path) -> None:
     """Write a dump into a store.
 
-    FILE is what `dump` printed; - is standard input, .gz is unpacked. Only dir, key_hex and value_hex are needed. A directory that already holds keys is refused. The whole file is
-    checked before anything is written (standard input is not: there, what comes before a bad line is written).
+    FILE is what `dump` printed; - is standard input, .gz is unpacked. Only dir, key_hex and value_hex are needed.
+    A directory that already holds keys is refused. The whole file is checked before anything is written (standard
+    input is not: there, what comes before a bad line is written).
     """
     if str(file) != "-":
         for _ in read_lines(file, parse_row):

@@ -30,9 +30,9 @@ Examples:
 def status(store_url: str | None, as_json: bool) -> None:
     """Show where all stands, and what is wrong.
 
-    That is epochs, cursors, lag, queues and dead letters. Kafka, Redis and the workers are asked too; where they do not answer within a few seconds, that is said, and the
-    store's side is shown. Lag counts from the group's commit to the log's end. Exit code 0 if all is well, 1 if
-    something is wrong.
+    That is epochs, cursors, lag, queues and dead letters. Kafka, Redis and the workers are asked too; where they
+    do not answer within a few seconds, that is said, and the store's side is shown. Lag counts from the group's
+    commit to the log's end. Exit code 0 if all is well, 1 if something is wrong.
     """
     settings = settings_for(store_url)
     with open_existing(settings) as store:

@@ -45,6 +45,10 @@ class SnapshotCursor(CachedLedger):
         return cast("SimTransaction", transaction).get_without_conflict(key)
 
 
+class SnapshotReads(SnapshotEpoch, SnapshotCursor):
+    """Both are."""
+
+
 class CommitsPosition(Partition):
     """Kafka's offset is committed as far as was read, not as far as was applied."""
 
@@ -125,6 +129,7 @@ def _deciding(decide: Any) -> Any:
 PLANTED: Final[dict[str, Rules]] = {
     "ignores_epoch": Rules(applier=IgnoresEpoch),
     "snapshot_epoch": Rules(worker_ledger=SnapshotEpoch),
+    "snapshot_reads": Rules(worker_ledger=SnapshotReads),
     "snapshot_cursor": Rules(worker_ledger=SnapshotCursor),
     "commits_position": Rules(partition=CommitsPosition),
     "cursor_apart": Rules(applier=CursorApart),
