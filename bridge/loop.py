@@ -283,6 +283,13 @@ class Loop:
         hold = state.is_full() or (state.caught_up and (self._draining or self._wants_lanes(state)))
         if hold == holding.paused:
             return
+        subject = f"full {holding.number}"
+        if hold and state.is_full():
+            self._notices.say(
+                subject, "reading pauses: too much is on its way", partition=holding.number, held=state.held
+            )
+        else:
+            self._notices.over(subject)
         where = [TopicPartition(self._route.topic, holding.number)]
         if hold:
             self._consumer.pause(where)

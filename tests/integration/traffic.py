@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
 import fdb.tuple
+import msgpack
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from demo.servers.process import wait_until
+from storage.batch import Record
 from storage.recorded import Recorded, read_recorded
+from storage.scan import scan
 from storage.store import open_store
 from tests.conformance.vectors import State, dump, name_uuids
 
@@ -76,3 +81,31 @@ def final_state(store_url: str) -> State:
         if made or (where == "data/indexes" and elements[0] == "_deleted"):
             state[where, key] = _CLOCKED
     return state
+
+
+def log_records(runs: int, numbers: range) -> Iterator[Recorded]:
+    """Log records of several runs, numbered in each; as steps are automatic, one lost or doubled shows for ever."""
+    for number in numbers:
+        for run in range(runs):
+            name = f"{run:032x}"
+            payload = {"message": str(number), "level": 20, "timestamp": 1.0}
+            envelope = {"type": "log_record", "run_id": name, "timestamp": "2026-01-01T00:00:00Z", "payload": payload}
+            value = json.dumps(envelope).encode()
+            yield Recorded("", run % 4, Record(0, 1, name.encode(), value))
+
+
+def read_numbers(store_url: str) -> dict[str, list[int]]:
+    """What `log_records` left: each run's numbers, in the order of their steps."""
+    found: dict[str, list[int]] = defaultdict(list)
+    with open_store(store_url) as store:
+        for row in scan(store.engine, "data/runs"):
+            match fdb.tuple.unpack(row.key):
+                case (run, "seqs", 0, "__log_records", "val", step):
+                    assert step == len(found[run]), f"run {run}: a step is missing before {step}"
+                    found[run].append(int(msgpack.unpackb(row.value)["message"]))
+    return dict(found)
+
+
+def all_numbers(runs: int, count: int) -> dict[str, list[int]]:
+    """What `read_numbers` gives when everything was applied once and in order."""
+    return {f"{run:032x}": list(range(count)) for run in range(runs)}

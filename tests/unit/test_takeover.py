@@ -1,0 +1,96 @@
+"""The take-over table, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bridge.takeover import Found, Stamp, decide_start, unpack_stamp
+from storage.batch import Source
+from storage.errors import Refused
+
+SOURCE = Source("cluster", "topic", "id-1", 0)
+OURS = Stamp("cluster", "id-1", "store")
+FOUND = Found(
+    committed=50, stamp=OURS, log_start=10, log_end=100, lanes=2, cursors={0: 60, 1: 49}, floor=50, store="store"
+)
+
+
+def decide(*, adopt: bool = False, **changes: Any) -> Any:
+    return decide_start(SOURCE, replace(FOUND, **changes), adopt=adopt)
+
+
+def test_no_commit_begins_at_the_log_start() -> None:
+    start = decide(committed=None, stamp=None, cursors={}, floor=None)
+    assert (start.offset, start.cursors, start.floor) == (10, {0: 9, 1: 9}, 10)
+
+
+def test_a_lost_commit_keeps_the_cursors() -> None:
+    start = decide(committed=None, stamp=None, log_start=0)
+    assert (start.offset, start.cursors) == (0, {0: 60, 1: 49})
+
+
+def test_a_commit_without_stamp_is_trusted_and_lifts_cursors() -> None:
+    start = decide(committed=55, stamp=None)
+    assert (start.offset, start.cursors, start.floor) == (55, {0: 60, 1: 54}, 55)
+    assert "lifted from 49 to 54" in " ".join(start.notes)
+    assert decide(committed=55, stamp=None, cursors={}, floor=None).cursors == {0: 54, 1: 54}
+
+
+def test_our_commit_up_to_the_floor_is_where_to_begin() -> None:
+    start = decide()
+    assert (start.offset, start.cursors, start.floor, start.gap, start.notes) == (50, {0: 60, 1: 49}, 50, None, ())
+
+
+def test_our_commit_above_the_floor_means_the_store_went_back() -> None:
+    start = decide(committed=70, cursors={0: 30, 1: 20}, floor=21)
+    assert (start.offset, start.cursors, start.floor) == (21, {0: 30, 1: 20}, 21)
+    assert "gone back" in " ".join(start.notes)
+
+
+def test_a_topic_made_anew_begins_at_its_start() -> None:
+    start = decide(stamp=OURS._replace(topic_id="id-0"), cursors={}, floor=None, log_start=0)
+    assert (start.offset, start.cursors) == (0, {0: -1, 1: -1})
+    assert "made anew" in " ".join(start.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"stamp": OURS._replace(cluster="other")}, "Kafka cluster 'other', this one is 'cluster'"),
+        ({"stamp": OURS._replace(store="other")}, "store 'other', this one is 'store'"),
+        ({"cursors": {}}, "records of topic[0] are gone"),
+    ],
+)
+def test_what_belongs_elsewhere_is_refused_until_adopted(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(Refused, match="--adopt") as refused:
+        decide(**changes)
+    assert named in str(refused.value)
+    start = decide(adopt=True, **changes)
+    assert start.offset == 50
+    assert min(start.cursors.values()) >= 49
+
+
+def test_a_truncated_log_is_refused() -> None:
+    with pytest.raises(Refused, match="ends at offset 60, but offset 60 is applied"):
+        decide(log_end=60)
+    with pytest.raises(Refused, match="ends at offset 54, but offset 54"):
+        decide(committed=55, stamp=None, log_end=54, cursors={}, floor=None)
+
+
+def test_what_is_gone_from_kafka_is_a_gap() -> None:
+    start = decide(log_start=55)
+    assert (start.offset, start.gap) == (55, (50, 54))
+    assert "offsets 50 to 54 are gone" in " ".join(start.notes)
+
+
+def test_the_floor_never_falls() -> None:
+    assert decide(committed=20).floor == 50
+
+
+def test_stamps_are_packed_and_told_from_others() -> None:
+    assert unpack_stamp(OURS.pack()) == OURS
+    for other in (None, "", "text", "[]", "{}", '{"cluster": 1}', "null"):
+        assert unpack_stamp(other) is None
