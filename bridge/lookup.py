@@ -36,7 +36,7 @@ class Offsets(NamedTuple):
 
 
 class Lookup:
-    """Answers questions about one consumer group and its cluster. For one thread at a time.
+    """Answers questions about one consumer group and its cluster. Safe to use from several threads.
 
     Args:
         config: servers and security, as librdkafka names them.
@@ -48,6 +48,7 @@ class Lookup:
         self._group = group
         self._admin = AdminClient(quiet)
         self._consumer = Consumer({**quiet, "group.id": group, "enable.auto.commit": False})
+        self._mock: str | None = None
         self._closed = False
 
     def cluster_id(self) -> str:
@@ -68,9 +69,11 @@ class Lookup:
             NoSuchTopic: there is none of this name.
             KafkaAway: no answer.
         """
-        cluster = self.cluster_id()
-        if cluster.startswith(_MOCK):
-            return f"{cluster}:{topic}"
+        if self._mock is None:
+            cluster = self.cluster_id()
+            self._mock = cluster if cluster.startswith(_MOCK) else ""
+        if self._mock:
+            return f"{self._mock}:{topic}"
         try:
             described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_TIMEOUT)
             return str(described[topic].result().topic_id)

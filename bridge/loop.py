@@ -32,6 +32,7 @@ from bridge.lookup import CLIENT_ID, KafkaAway, Lookup, NoSuchTopic
 from bridge.notices import Notices
 from bridge.partition import Partition, Seen
 from bridge.sender import Sender
+from bridge.verifier import TopicChanged, Verifier
 from storage.batch import Record, Source
 from storage.errors import StorageUnavailable
 
@@ -56,10 +57,6 @@ _OFFSET_ERRORS: Final = {
     KafkaError.OFFSET_OUT_OF_RANGE,
     KafkaError._NO_OFFSET,
 }
-
-
-class TopicChanged(Exception):
-    """The topic has another id than the one it was taken over with: begin again with a new consumer."""
 
 
 @dataclass(slots=True)
@@ -124,6 +121,7 @@ class Loop:
         self._store_desk = Desk("store")
         self._notices = Notices(log)
         self._sender = Sender(publisher, route, self._notices, self._state_of)
+        self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
         self._holdings: dict[int, _Holding] = {}
         self._observing = False
         self._observed = 0.0
@@ -144,7 +142,8 @@ class Loop:
                 "partition.assignment.strategy": "cooperative-sticky",
                 "topic.metadata.refresh.interval.ms": 10_000,
                 "fetch.wait.max.ms": 100,
-                "queued.max.messages.kbytes": 32_768,
+                # What is fetched and not handed over is dropped by a pause: no more of it than may be held.
+                "queued.max.messages.kbytes": max(1_024, min(32_768, route.limits.held_bytes // 1_000)),
                 "error_cb": self._on_kafka_error,
                 "on_commit": self._on_commit,
                 "log_level": 3,
@@ -192,6 +191,7 @@ class Loop:
     def _work(self) -> None:
         """Everything of a turn but consuming."""
         self._store_desk.answer()
+        self._verifier.answer()
         self._sender.answer()
         if self._error is not None:
             error, self._error = self._error, None
@@ -203,10 +203,11 @@ class Loop:
                 self._take_over(holding, now)
                 continue
             for batch in state.due(now, drain=self._draining or self._wants_lanes(state)):
-                self._sender.send(batch)
+                self._verifier.hold(batch, now)
             self._switch_lanes(holding, state)
             self._steer(holding, state)
             self._sender.resend(state, now)
+        self._verifier.look(now)
         self._sender.retry(now)
         self._observe(now)
         if now - self._committed_at >= self._pace.commit:
@@ -398,6 +399,7 @@ class Loop:
 
     def _watch_only(self) -> None:
         self._store_desk.answer()
+        self._verifier.answer()
         self._sender.answer()
         now = time.monotonic()
         for holding in self._holdings.values():
@@ -405,6 +407,11 @@ class Loop:
                 self._sender.resend(holding.state, now)
         self._sender.retry(now)
         self._observe(now)
+
+    def _send(self, batch: Batch) -> None:
+        """Send a batch whose records are known to be this topic's, unless its state has been dropped meanwhile."""
+        if self._state_of(batch) is not None:
+            self._sender.send(batch)
 
     def _state_of(self, batch: Batch) -> Partition | None:
         """The state that a batch belongs to, unless that has been dropped or replaced."""
@@ -603,6 +610,7 @@ class Loop:
             )
         self._consumer.close()
         self._sender.close()
+        self._verifier.close()
         self._store_desk.close(finish=fence)
         flying = {str(state.source): state.in_flight for state in states if state.in_flight}
         log.info("left the group", topic=self._route.topic, in_flight=flying)

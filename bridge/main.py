@@ -11,10 +11,11 @@ import structlog
 
 from bridge.keeper import Keeper
 from bridge.lookup import CLIENT_ID, KafkaAway, Lookup, NoSuchTopic
-from bridge.loop import Loop, Pace, TopicChanged
+from bridge.loop import Loop, Pace
 from bridge.notices import Notices
 from bridge.publisher import Publisher
 from bridge.route import Route, ingest_route
+from bridge.verifier import TopicChanged
 from storage.errors import Fatal, StorageUnavailable
 from storage.store import Store, open_store
 from tasks.app import make_app

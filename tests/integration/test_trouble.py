@@ -107,7 +107,7 @@ def test_kafka_restarted(
 def test_memory_is_bounded_while_nobody_works(
     kafka: KafkaServer, topic: str, group: str, programs: Programs, settings: dict[str, str]
 ) -> None:
-    bridge = programs.bridge(HELD_BYTES="1000000", **QUICK)
+    bridge = programs.bridge(HELD_BYTES="8000000", **QUICK)
     bridge.start()
     bridge.wait_output("partition taken over", 30)
     before = psutil.Process(bridge.pid).memory_info().rss
@@ -121,7 +121,7 @@ def test_memory_is_bounded_while_nobody_works(
     time.sleep(3)  # time in which an unbounded bridge would read it all
     grown = psutil.Process(bridge.pid).memory_info().rss - before
     assert grown < 110_000_000
-    worker = programs.worker(concurrency=2, HELD_BYTES="1000000", **QUICK)
+    worker = programs.worker(concurrency=2, HELD_BYTES="8000000", **QUICK)
     worker.start()
     wait_applied(kafka.bootstrap_servers, group, topic, seconds=120)
     assert read_numbers(settings["STORAGE_URL"]) == all_numbers(RUNS, 3_000)
