@@ -105,6 +105,7 @@ class Sequence:
             for key, _ in self._greatest_read.wait():
                 stored = key[len(self._val) :]
                 greatest = stored if greatest is None else max(greatest, stored)
+        self._greatest = greatest
         if greatest is None:
             return 0
         step = unpack_key(greatest)[0]
@@ -140,10 +141,9 @@ class Sequence:
             self._last = last
         if step is not None:
             self._last_step = step_value
-        if automatic and type(step) is int:
-            self._next, self._greatest = step + 1, step_key
-        elif self._greatest is None or step_key > self._greatest:
-            self._next, self._greatest = None, step_key
+        if self._greatest is None or step_key > self._greatest:
+            self._greatest = step_key
+            self._next = step + 1 if automatic and type(step) is int else None
 
     def _check_keys(self, step_key: bytes, *, with_epoch: bool) -> None:
         check_key(max(len(self._epoch if with_epoch else self._step), len(self._step)) + len(step_key))

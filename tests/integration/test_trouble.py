@@ -204,6 +204,7 @@ def test_lanes_change_and_bridges_come_and_go(
     worker.start()
     first = programs.bridge("bridge-1", INGEST_LANES="2", **QUICK)
     first.start()
+    first.wait_output("partition taken over", 30)
     produce(kafka.bootstrap_servers, topic, log_records(RUNS, range(100)))
     second = programs.bridge("bridge-2", INGEST_LANES="5", **QUICK)  # shares the partitions, and wants other lanes
     second.start()
