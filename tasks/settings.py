@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     # -- Kafka: names of the stock workers ---------------------------------------------------------------------------
     kafka_bootstrap_servers: Annotated[str, Field(min_length=1)] = "localhost:9092"
     kafka_data_ingestion_topic: Annotated[str, Field(min_length=1)] = "data-ingestion"
+    kafka_control_events_topic: Annotated[str, Field(min_length=1)] = "control-events"
     kafka_security_protocol: str = ""
     kafka_sasl_mechanism: str = ""
     kafka_sasl_username: str = ""
@@ -65,6 +66,12 @@ class Settings(BaseSettings):
     """Run-hashed lanes a partition. A changed number is adopted when the partition is drained next."""
     ingest_queues: Annotated[int, Field(ge=1, le=256)] = 8
     """Celery queues: lane modulo this. Bridge and workers must have the same number."""
+    control_group: Annotated[str, Field(min_length=1)] = "control-workers"
+    """The consumer group of the control topic; the stock workers' by default."""
+    control_lanes: Annotated[int, Field(ge=1, le=256)] = 4
+    """Lanes a partition of the control topic."""
+    control_queues: Annotated[int, Field(ge=1, le=256)] = 4
+    """Celery queues of the control topic. Bridge and workers must have the same number."""
     batch_records: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     batch_bytes: Annotated[int, Field(ge=1_000, le=8_000_000)] = 1_000_000
     linger_ms: Annotated[int, Field(ge=0, le=10_000)] = 20
@@ -86,6 +93,52 @@ class Settings(BaseSettings):
     # -- tasks ---------------------------------------------------------------------------------------------------------
     task_time_limit_seconds: Annotated[float, Field(ge=5)] = 30.0
     """A worker child that works on one batch for longer is killed; the batch is sent again."""
+
+    # -- blobs: names of the stock workers -----------------------------------------------------------------------------
+    s3_endpoint: str = "http://localhost:9000"
+    """Empty: Amazon's own."""
+    s3_access_key: str = "rustfsadmin"
+    s3_secret_key: str = "rustfsadmin"  # noqa: S105 - the stock development default
+    s3_bucket: Annotated[str, Field(min_length=1)] = "matyan-artifacts"
+    s3_region: str = "us-east-1"
+    s3_delete_versions: bool = False
+    """Delete every version and delete marker too, in a bucket with versioning."""
+
+    # -- cleanups ------------------------------------------------------------------------------------------------------
+    cleanup_tries: Annotated[int, Field(ge=1)] = 20
+    """Tries of a cleanup before it is failed and waits for a person; twenty last some ten minutes."""
+    cleanup_backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """Wait before the second try of a cleanup; doubles with each, with jitter, up to a minute."""
+    cleanup_requests: Annotated[int, Field(ge=1, le=64)] = 4
+    """Delete requests of one cleanup that are in flight together."""
+    cleanup_slice_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """A cleanup that takes longer gives its worker up, and goes on as another task."""
+    cleanup_foreign_keys: bool = False
+    """Delete blob_keys of an event that are outside its run's prefix; otherwise such a cleanup is held."""
+    cleanup_stall_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """A cleanup that was due, or has not moved, for so long is sent again by beat."""
+
+    # -- periodic jobs (celery beat); an empty cron line switches a job off ------------------------------------------
+    cron_orphan_blobs: str = "0 3 * * *"
+    cron_tombstones: str = "0 4 * * 0"
+    cron_stalled_cleanups: str = "* * * * *"
+    cron_outbox: str = "* * * * *"
+    cron_old_ledger: str = "30 4 * * *"
+    cron_finish_stale: str = ""
+    orphan_unknown: bool = False
+    """The orphan job also deletes blobs of runs that were never known."""
+    orphan_grace_hours: Annotated[float, Field(ge=0)] = 24.0
+    """Only where the newest blob of such a run is older than this."""
+    ledger_keep_hours: Annotated[float, Field(gt=0)] = 720.0
+    """Done cleanups are kept for so long."""
+    finish_stale_hours: Annotated[float, Field(gt=0)] = 24.0
+    tombstone_cleanup_older_than_hours: Annotated[float, Field(gt=0)] = 168.0
+    cleanup_job_lock_ttl_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Lifetime of a job's lock; 0: each job's own (an hour for orphans, ten minutes for tombstones)."""
+
+    # -- Flower's recovery page ----------------------------------------------------------------------------------------
+    recovery_allow_unauthenticated: bool = False
+    """Let the recovery page write even where Flower runs without authentication."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -131,6 +184,6 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         name = "_".join(str(part) for part in problem["loc"]).upper()
         message = problem["msg"].removeprefix("Value error, ")
-        secret = "PASSWORD" in name
+        secret = "PASSWORD" in name or "SECRET" in name or "ACCESS_KEY" in name
         lines.append(f"{name}={'***' if secret else problem['input']!r}: {message}" if name else message)
     return "wrong settings: " + "; ".join(lines)
