@@ -12,6 +12,9 @@ StorageError
 │   ├── UnknownType             no such message type
 │   ├── KeyTooLarge             FoundationDB 2102: key over 10,000 bytes
 │   └── ValueTooLarge           FoundationDB 2103: value over 100,000 bytes
+├── BlobError               a blob store did not do what it was asked
+│   ├── BlobsAway               it did not answer, or asked for patience: try again later
+│   └── BlobsRefused            it said no: a bucket that is not there, access denied
 └── Fatal                   a person has to decide: stop and say what to do
     ├── BadStoreURL             the store's URL names nothing that can be opened
     ├── EngineMissing           the client library of that engine is not installed
@@ -77,6 +80,18 @@ class ValueTooLarge(Poison):
     """A value would be over 100,000 bytes (FoundationDB error 2103)."""
 
     reason = "value_too_large"
+
+
+class BlobError(StorageError):
+    """A blob store did not do what it was asked."""
+
+
+class BlobsAway(BlobError):
+    """The blob store did not answer in time, cannot be reached, or asked for patience (SlowDown, 429, 503)."""
+
+
+class BlobsRefused(BlobError):
+    """The blob store said no; as long as nobody changes something there, it will again."""
 
 
 class Fatal(StorageError):
