@@ -17,6 +17,7 @@ from storage.directories import Directories, open_directories
 from storage.engine import Engine, open_engine
 from storage.errors import Refused
 from storage.ledger import Ledger
+from storage.locks import JobLocks, LockRecords
 from storage.meaning import CONTROL, INGEST
 from storage.outbox import Outbox
 
@@ -66,6 +67,10 @@ class Store:
     def cascade_steps(self) -> CascadeSteps:
         """What works on cascades."""
         return CascadeSteps(self.engine, self.directories, self.cascades)
+
+    def job_locks(self, *, clock: Callable[[], float] = time.time) -> JobLocks:
+        """The locks of periodic jobs; ``clock`` gives Unix seconds."""
+        return JobLocks(self.engine, LockRecords(self.directories, self.ledger), clock=clock)
 
     def close(self) -> None:
         """Close the engine."""
