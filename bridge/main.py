@@ -17,13 +17,14 @@ from bridge.publisher import Publisher
 from bridge.route import Route, ingest_route
 from bridge.verifier import TopicChanged
 from storage.errors import Fatal, StorageUnavailable
-from storage.store import Store, open_store
 from tasks.app import make_app
 from tasks.logs import configure_logs
+from tasks.opened import open_settings_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from storage.store import Store
     from tasks.settings import Settings
 
 T = TypeVar("T")
@@ -119,7 +120,7 @@ class _Program:
         return int(self._drain)
 
     def _open_store(self) -> Store:
-        return open_store(self._settings.storage_url, timeout=self._settings.storage_timeout_seconds)
+        return open_settings_store(self._settings)
 
     def _find_no_foreigner(self, lookup: Lookup, route: Route) -> bool:
         """Whether no consumer that we do not fence is in the group: stock workers, or when draining, anybody."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from storage.application import Applier
-from storage.apply import BatchApplier
+from storage.apply import WHOLE, BatchApplier
 from storage.dead_letters import DeadLetters
 from storage.directories import Directories, open_directories
 from storage.engine import Engine, open_engine
@@ -16,6 +16,9 @@ from storage.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from storage.engine import Tries
+    from storage.result import Portion
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +31,21 @@ class Store:
     applier: Applier
     dead_letters: DeadLetters
 
-    def batch_applier(self, *, time_limit: float) -> BatchApplier:
-        """What applies batches; ``time_limit`` is the task's hard time limit in seconds."""
-        return BatchApplier(self.engine, self.ledger, self.applier, patience=time_limit * 4 / 3, budget=time_limit / 2)
+    def batch_applier(self, *, time_limit: float, portion: Portion = WHOLE) -> BatchApplier:
+        """What applies batches.
+
+        Args:
+            time_limit: the task's hard time limit in seconds.
+            portion: most that goes into one transaction.
+        """
+        return BatchApplier(
+            self.engine,
+            self.ledger,
+            self.applier,
+            patience=time_limit * 4 / 3,
+            budget=time_limit / 2,
+            portion=portion,
+        )
 
     def close(self) -> None:
         """Close the engine."""
@@ -46,13 +61,19 @@ class Store:
 
 
 def open_store(
-    url: str, *, timeout: float = 10.0, under: tuple[str, ...] = (), clock: Callable[[], float] = time.time
+    url: str,
+    *,
+    timeout: float = 10.0,
+    tries: Tries | None = None,
+    under: tuple[str, ...] = (),
+    clock: Callable[[], float] = time.time,
 ) -> Store:
     """Open the store that ``url`` names, with our directories in it.
 
     Args:
         url: see `storage.engine.open_engine`.
         timeout: seconds after which one transaction gives up.
+        tries: how the engine tries again until then.
         under: a parent directory for tests that share a cluster.
         clock: Unix seconds, for tombstones.
 
@@ -60,7 +81,7 @@ def open_store(
         Fatal: the URL, or the store, cannot be used; the message says what to do.
         StorageUnavailable: the store did not answer.
     """
-    engine = open_engine(url, timeout=timeout)
+    engine = open_engine(url, timeout=timeout, tries=tries)
     return assemble_store(engine, under=under, clock=clock)
 
 

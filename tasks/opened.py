@@ -6,22 +6,45 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from storage.engine import Tries, ignore
+from storage.result import Portion
 from storage.store import Store, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from storage.apply import BatchApplier
     from tasks.settings import Settings
+
+
+def open_settings_store(settings: Settings, *, retried: Callable[[], None] = ignore) -> Store:
+    """Open the store of the settings.
+
+    Args:
+        settings: which store, its timeout, and how it tries again.
+        retried: called at each try of a transaction but the first.
+
+    Raises:
+        Fatal: the store cannot be used as the settings say.
+        StorageUnavailable: it did not answer.
+    """
+    tries = Tries(
+        settings.fdb_retry_max_attempts, settings.fdb_retry_max_delay_sec, settings.fdb_api_version, counted=retried
+    )
+    return open_store(settings.storage_url, timeout=settings.storage_timeout_seconds, tries=tries)
 
 
 class OpenedStore:
     """Opens the store lazily behind a pid check, which covers prefork, threads and solo pools alike.
 
     Args:
-        settings: which store, and its timeouts.
+        settings: which store, its limits and timeouts.
+        retried: called at each try of a transaction but the first.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, retried: Callable[[], None] = ignore) -> None:
+        self.settings = settings
+        self._retried = retried
         self._lock = threading.Lock()
         self._opened: tuple[int, Store, BatchApplier] | None = None
 
@@ -37,8 +60,10 @@ class OpenedStore:
             return opened[2]
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
-                store = open_store(self._settings.storage_url, timeout=self._settings.storage_timeout_seconds)
-                applier = store.batch_applier(time_limit=self._settings.task_time_limit_seconds)
+                settings = self.settings
+                store = open_settings_store(settings, retried=self._retried)
+                portion = Portion(settings.ingest_max_messages_per_txn, settings.ingest_max_txn_bytes)
+                applier = store.batch_applier(time_limit=settings.task_time_limit_seconds, portion=portion)
                 self._opened = (os.getpid(), store, applier)
             return self._opened[2]
 

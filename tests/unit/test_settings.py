@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from matyan_celery.__main__ import cli
 from tasks.settings import Settings, WrongSettingError, load_settings, setting_names
 from tasks.settings.blobs import DEVELOPMENT_BLOB_URI_SECRET
 from tasks.settings.kinds import mask_url
@@ -203,3 +206,34 @@ class TestKafka:
         give(monkeypatch, KAFKA_SASL_USERNAME="us")
         with pytest.raises(WrongSettingError, match="KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD belong together"):
             load_settings()
+
+
+class TestConfigCommand:
+    def test_says_where_each_came_from_and_hides_secrets(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "key").write_text("hunter2\n")
+        Path(".env").write_text("S3_BUCKET=blobs\nREDIS_URL=redis://:hunter2@redis:6379/1\n")
+        give(monkeypatch, INGEST_BATCH_SIZE="200", S3_SECRET_KEY_FILE=str(tmp_path / "key"), S3_ENDPOINT="")
+        done = CliRunner().invoke(cli, ["config", "--format", "json"])
+        assert done.exit_code == 0, done.output
+        rows = json.loads(done.output)
+        assert rows["S3_BUCKET"] == {"value": "blobs", "from": ".env"}
+        assert rows["BATCH_RECORDS"] == {"value": 200, "from": "environment (INGEST_BATCH_SIZE)"}
+        assert rows["S3_SECRET_KEY"] == {"value": "***", "from": f"file {tmp_path / 'key'} (S3_SECRET_KEY_FILE)"}
+        assert rows["REDIS_URL"] == {"value": "redis://:***@redis:6379/1", "from": ".env"}
+        assert rows["INGEST_LANES"] == {"value": 8, "from": "default"}
+        text = CliRunner().invoke(cli, ["config", "--given"]).output
+        assert [line.split()[:2] for line in text.splitlines()] == [
+            ["REDIS_URL", "redis://:***@redis:6379/1"],
+            ["BATCH_RECORDS", "200"],
+            ["S3_ENDPOINT", "(empty)"],
+            ["S3_SECRET_KEY", "***"],
+            ["S3_BUCKET", "blobs"],
+        ]
+        assert "hunter2" not in done.output + text
+
+    def test_a_wrong_setting_is_told_in_a_sentence(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        give(monkeypatch, METRICS_PORT="70000")
+        done = CliRunner().invoke(cli, ["config"])
+        assert done.exit_code == 2
+        assert "METRICS_PORT='70000'" in done.output
+        assert "Traceback" not in done.output
