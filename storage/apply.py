@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from storage.dead_letters import STAGED, DeadLetter, DeadLetters
-from storage.envelope import decode
 from storage.errors import Poison, SplitTransaction, StorageError, TransactionTooLarge
 from storage.judgement import Verdict, judge
 from storage.ledger import Ledger, Mark, Owner, unpack_offset, unpack_owner
@@ -26,10 +25,10 @@ from storage.result import Portion, Result, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from storage.application import Applier, Outcome
     from storage.batch import Batch, Record, Source
     from storage.engine import Engine, Transaction
     from storage.envelope import Envelope
+    from storage.meaning import Meaning, Outcome
 
 __all__ = ["BatchApplier", "Result", "State"]
 
@@ -93,7 +92,7 @@ class BatchApplier:
         self,
         engine: Engine,
         ledger: Ledger,
-        applier: Applier,
+        applier: Meaning,
         *,
         clock: Callable[[], float] = time.time,
         patience: float = 40.0,
@@ -121,7 +120,7 @@ class BatchApplier:
             StorageUnavailable: the store did not answer. What was applied stands, nothing is lost: call again.
             Exception: a bug in a handler, before the batch's third attempt; after it, the record is dead-lettered.
         """
-        items: list[Envelope | Poison] = [_decode(record) for record in batch.records]
+        items: list[Envelope | Poison] = [self._decode(record) for record in batch.records]
         staged: set[int] = set()
         result = Result() if into is None else into
         begin, size, after = 0, len(items), batch.after
@@ -214,6 +213,12 @@ class BatchApplier:
         impatient = alone is None or (not isinstance(alone, Poison) and alone.type == DELETE)
         return self.engine.transact(work, impatient=impatient)
 
+    def _decode(self, record: Record) -> Envelope | Poison:
+        try:
+            return self._applier.decode(record)
+        except Poison as error:
+            return error
+
     # Small methods of their own, so that the simulation can plant a wrong rule and show that it is found.
 
     def judge(self, batch: Batch, owner: Owner | None, cursor: int | None, *, after: int, last: int) -> Verdict:
@@ -255,7 +260,8 @@ class BatchApplier:
             run, kind = (record.key or b"").decode("utf-8", "replace"), ""
         else:
             run, kind = item.run_id, item.type
-        return DeadLetter(source, batch.lane, offset, error.reason, str(error), self._clock(), run, kind, record.size)
+        place, now, route = (source, batch.lane, offset), self._clock(), self._applier.route
+        return DeadLetter(*place, error.reason, str(error), now, run, kind, record.size, route=route)
 
     # -- doing less in one transaction ---------------------------------------------------------------------------
 
@@ -350,10 +356,3 @@ class BatchApplier:
 def _is_retry(token: tuple[str, int], earlier: tuple[str, int]) -> bool:
     """Whether the execution of ``earlier`` ended by asking for the retry that ``token`` is."""
     return bool(token[0]) and token[0] == earlier[0] and token[1] > earlier[1]
-
-
-def _decode(record: Record) -> Envelope | Poison:
-    try:
-        return decode(record)
-    except Poison as error:
-        return error

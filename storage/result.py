@@ -12,9 +12,9 @@ from storage.errors import Poison
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from storage.application import Outcome
     from storage.batch import Record
     from storage.envelope import Envelope
+    from storage.meaning import FollowUp, Outcome
 
 # What the stock worker takes a message to write, about; it errs on the high side.
 _METRIC_BYTES: Final = 316
@@ -44,6 +44,7 @@ class Result:
         transactions: transactions that moved the cursor.
         sizes: estimated bytes of each of those.
         splits: transactions that the store found too large, and that went on with less.
+        follow_ups: what can be done now at once, in the order of the records.
     """
 
     state: State = State.APPLIED
@@ -54,6 +55,7 @@ class Result:
     transactions: int = 0
     sizes: list[int] = field(default_factory=list)
     splits: int = 0
+    follow_ups: list[FollowUp] = field(default_factory=list)
 
     def add(
         self, records: Sequence[Record], items: Sequence[Envelope | Poison], outcomes: Sequence[Outcome], covered: int
@@ -70,6 +72,8 @@ class Result:
         self.transactions += 1
         self.sizes.append(sum(map(estimate, records, items)))
         for item, outcome in zip(items, outcomes, strict=True):
+            if outcome.follow_up is not None:
+                self.follow_ups.append(outcome.follow_up)
             if outcome.error is not None:
                 self.dead[outcome.error.reason] += 1
             elif isinstance(item, Poison):
