@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from storage.engine import Tries, ignore
+from storage.meaning import INGEST
 from storage.result import Portion
 from storage.store import Store, open_store
 
@@ -46,10 +47,10 @@ class OpenedStore:
         self.settings = settings
         self._retried = retried
         self._lock = threading.Lock()
-        self._opened: tuple[int, Store, BatchApplier] | None = None
+        self._opened: tuple[int, Store] | None = None
 
-    def batch_applier(self) -> BatchApplier:
-        """What applies batches to this process' store.
+    def store(self) -> Store:
+        """This process' store.
 
         Raises:
             Fatal: the store cannot be used as the settings say.
@@ -57,15 +58,21 @@ class OpenedStore:
         """
         opened = self._opened
         if opened is not None and opened[0] == os.getpid():
-            return opened[2]
+            return opened[1]
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
-                settings = self.settings
-                store = open_settings_store(settings, retried=self._retried)
-                portion = Portion(settings.ingest_max_messages_per_txn, settings.ingest_max_txn_bytes)
-                applier = store.batch_applier(time_limit=settings.task_time_limit_seconds, portion=portion)
-                self._opened = (os.getpid(), store, applier)
-            return self._opened[2]
+                store = open_settings_store(self.settings, retried=self._retried)
+                self._opened = (os.getpid(), store)
+            return self._opened[1]
+
+    def batch_applier(self, route: str = INGEST) -> BatchApplier:
+        """What applies batches of a route to this process' store; raises what `store` raises."""
+        settings = self.settings
+        return self.store().batch_applier(
+            time_limit=settings.task_time_limit_seconds,
+            route=route,
+            portion=Portion(settings.ingest_max_messages_per_txn, settings.ingest_max_txn_bytes),
+        )
 
     def close(self) -> None:
         """Close what this process opened; what a parent opened is left alone. Closing twice is fine."""

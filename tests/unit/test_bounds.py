@@ -12,7 +12,7 @@ from storage.engine import Tries
 from storage.errors import StorageUnavailable
 from storage.result import Portion
 from storage.store import Store, assemble_store
-from tasks.ingest import choose_wait, wait_for
+from tasks.batches import choose_wait, wait_for
 from tasks.settings import load_settings
 from tests.engines import double_database, open_kind
 from tests.fdb_double.fdb.faults import Fault
