@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from storage.application import Applier
-from storage.apply import BatchApplier
+from storage.apply import WHOLE, BatchApplier
 from storage.cascade_steps import CascadeSteps
 from storage.cascades import Cascades
 from storage.cleanups import Cleanups
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from storage.engine import Tries
     from storage.meaning import Meaning
+    from storage.result import Portion
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,22 @@ class Store:
     outbox: Outbox
     control: ControlApplier
 
-    def batch_applier(self, *, time_limit: float, route: str = INGEST) -> BatchApplier:
-        """What applies batches of a route; ``time_limit`` is the task's hard time limit in seconds."""
-        meaning = self.meaning_of(route)
-        return BatchApplier(self.engine, self.ledger, meaning, patience=time_limit * 4 / 3, budget=time_limit / 2)
+    def batch_applier(self, *, time_limit: float, route: str = INGEST, portion: Portion = WHOLE) -> BatchApplier:
+        """What applies batches.
+
+        Args:
+            time_limit: the task's hard time limit in seconds.
+            route: whose records they are.
+            portion: most that goes into one transaction.
+        """
+        return BatchApplier(
+            self.engine,
+            self.ledger,
+            self.meaning_of(route),
+            patience=time_limit * 4 / 3,
+            budget=time_limit / 2,
+            portion=portion,
+        )
 
     def meaning_of(self, route: str) -> Meaning:
         """What the records of a route mean, or the dead letters that have its name.
@@ -86,13 +100,19 @@ class Store:
 
 
 def open_store(
-    url: str, *, timeout: float = 10.0, under: tuple[str, ...] = (), clock: Callable[[], float] = time.time
+    url: str,
+    *,
+    timeout: float = 10.0,
+    tries: Tries | None = None,
+    under: tuple[str, ...] = (),
+    clock: Callable[[], float] = time.time,
 ) -> Store:
     """Open the store that ``url`` names, with our directories in it.
 
     Args:
         url: see `storage.engine.open_engine`.
         timeout: seconds after which one transaction gives up.
+        tries: how the engine tries again until then.
         under: a parent directory for tests that share a cluster.
         clock: Unix seconds, for tombstones and the times in ledgers.
 
@@ -100,7 +120,7 @@ def open_store(
         Fatal: the URL, or the store, cannot be used; the message says what to do.
         StorageUnavailable: the store did not answer.
     """
-    engine = open_engine(url, timeout=timeout)
+    engine = open_engine(url, timeout=timeout, tries=tries)
     return assemble_store(engine, under=under, clock=clock)
 
 
