@@ -3,6 +3,8 @@
 StorageError
 ├── Retryable               nothing is wrong with the data: try again later
 │   ├── StorageUnavailable      the store did not answer in time, or cannot be reached
+│   ├── LockHeld                somebody else does this job, or has just done it
+│   ├── LockLost                somebody else has taken the job over
 │   └── SplitTransaction        the transaction cannot go through as it is: do less in one
 │       ├── TransactionTooLarge     FoundationDB 2101: over 10,000,000 bytes
 │       ├── TransactionTooOld       FoundationDB 1007: ran longer than five seconds
@@ -34,6 +36,14 @@ class Retryable(StorageError):
 
 class StorageUnavailable(Retryable):
     """The store did not answer in time, or cannot be reached."""
+
+
+class LockHeld(Retryable):
+    """Somebody else does this job, or has just done it."""
+
+
+class LockLost(Retryable):
+    """The job's lock ran out, and somebody else has taken the job over."""
 
 
 class SplitTransaction(Retryable):
