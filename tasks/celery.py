@@ -5,17 +5,27 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
+from celery.signals import (
+    setup_logging,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
 
 from storage.meaning import CONTROL, INGEST
 from tasks.app import make_app
 from tasks.batches import register_route
 from tasks.follow_ups import FollowUps
 from tasks.logs import configure_logs
+from tasks.meter import Meter
+from tasks.metrics import STORE_RETRIES
 from tasks.opened import OpenedStore
 from tasks.outbox import OutboxPublisher
 from tasks.queues import CONTROL_TASK, INGEST_TASK
 from tasks.settings import WrongSettingError, load_settings
+from tasks.worker import HeartbeatStep, WorkerWatch
 
 try:
     settings = load_settings()
@@ -23,11 +33,20 @@ except WrongSettingError as error:
     sys.exit(str(error))
 
 app = make_app(settings)
-opened = OpenedStore(settings)
+meter = Meter()
+opened = OpenedStore(settings, retried=lambda: meter.count(STORE_RETRIES))
 publisher = OutboxPublisher(settings)
 follow_ups = FollowUps(app, opened, publisher)
-ingest = register_route(app, opened, INGEST_TASK, INGEST, follow_ups.do)
-control = register_route(app, opened, CONTROL_TASK, CONTROL, follow_ups.do)
+ingest = register_route(app, opened, meter, INGEST_TASK, INGEST, follow_ups.do)
+control = register_route(app, opened, meter, CONTROL_TASK, CONTROL, follow_ups.do)
+
+watch = WorkerWatch(settings, opened, meter)
+app.steps["worker"].add(HeartbeatStep)
+worker_init.connect(watch.begin, weak=False)
+worker_ready.connect(watch.become_ready, weak=False)
+worker_process_init.connect(watch.begin_child, weak=False)
+worker_process_shutdown.connect(watch.end_child, weak=False)
+worker_shutdown.connect(watch.end, weak=False)
 
 
 @setup_logging.connect(weak=False)
