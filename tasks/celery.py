@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from celery.signals import (
+    beat_init,
     setup_logging,
     worker_init,
     worker_process_init,
@@ -17,6 +18,7 @@ from celery.signals import (
 from storage.meaning import CONTROL, INGEST
 from tasks.app import make_app
 from tasks.batches import register_route
+from tasks.beat import BeatWatch
 from tasks.follow_ups import FollowUps
 from tasks.logs import configure_logs
 from tasks.meter import Meter
@@ -40,6 +42,7 @@ follow_ups = FollowUps(app, opened, publisher)
 ingest = register_route(app, opened, meter, INGEST_TASK, INGEST, follow_ups.do)
 control = register_route(app, opened, meter, CONTROL_TASK, CONTROL, follow_ups.do)
 
+beat_init.connect(BeatWatch(settings, opened, meter).begin, weak=False)
 watch = WorkerWatch(settings, opened, meter)
 app.steps["worker"].add(HeartbeatStep)
 worker_init.connect(watch.begin, weak=False)

@@ -17,6 +17,8 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from tasks.heartbeat import is_alive
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -50,17 +52,6 @@ def forget_child(pid: int) -> None:
     """What a child does at its end: its gauges go, its counts stay."""
     if VARIABLE in os.environ:
         mark_process_dead(pid)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether there is a process of this id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class ChildMetrics(Collector):

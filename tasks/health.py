@@ -1,10 +1,8 @@
-"""Is this process alive, ready, started? Said over HTTP (`tasks.endpoint`) and in a heartbeat file (`find_ailments`).
+"""Is this process alive, ready, started? Said over HTTP (`tasks.endpoint`) and in a file (`tasks.heartbeat`).
 
 * alive: its loops turn. No dependency is asked, so none that is away gets the process restarted.
 * ready: what it needs answered not long ago, and it has its share of the work, or stands by for it.
 * started: its loops have turned once.
-
-Times are those of the machine's monotonic clock, which processes share: a heartbeat of before a reboot is an old one.
 """
 
 from __future__ import annotations
@@ -17,10 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from tasks.children import is_alive
+from tasks.heartbeat import WRITE_EVERY, find_hung, heartbeat_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from tasks.metrics import Role
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("tasks.health")
 
 MAIN: Final = "main"
-_WRITE_EVERY: Final = 1.0  # seconds
-PROBES: Final = ("live", "ready", "started")
 
 
 class _Answer(NamedTuple):
@@ -64,7 +59,7 @@ class Health:
         """A loop has turned."""
         now = time.monotonic()
         self._turns[loop] = now
-        if now - self._written >= _WRITE_EVERY:
+        if now - self._written >= WRITE_EVERY:
             self.write()
 
     def end_loop(self, loop: str) -> None:
@@ -110,7 +105,7 @@ class Health:
 
     def find_hung(self) -> list[str]:
         """What speaks against being alive, in sentences."""
-        return _find_hung(self._turns, self._stale)
+        return find_hung(self._turns, self._stale)
 
     def find_unready(self) -> list[str]:
         """What speaks against being ready, in sentences."""
@@ -129,47 +124,3 @@ class Health:
     def find_unstarted(self) -> list[str]:
         """What speaks against having started, in sentences."""
         return [] if self._turns else ["no loop has turned yet"]
-
-
-def heartbeat_file(folder: Path, role: str) -> Path:
-    """Where a process of a role leaves its heartbeat."""
-    return folder / f"{role}.json"
-
-
-def find_ailments(folder: Path, roles: Iterable[str], probe: str) -> list[str]:
-    """What speaks against a process on this machine, by its heartbeat file; nothing if all is well.
-
-    Args:
-        folder: where heartbeats are.
-        roles: the process has one of these; the first that has a file counts.
-        probe: one of `PROBES`.
-    """
-    files = [heartbeat_file(folder, role) for role in roles]
-    for file in files:
-        try:
-            beat = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            return [f"cannot read {file}: {error}"]
-        if not is_alive(beat["pid"]):
-            return [f"process {beat['pid']} of {file} is gone"]
-        loops: dict[str, float] = beat["loops"]
-        if probe == "started":
-            return [] if loops else ["no loop has turned yet"]
-        hung = _find_hung(loops, beat["stale"])
-        if probe == "ready":
-            return hung + list(beat["unready"])
-        return hung
-    return [f"no heartbeat at {files[0]}: it does not run here, has just begun, or has another HEARTBEAT_FOLDER"]
-
-
-def _find_hung(turns: dict[str, float], stale: float) -> list[str]:
-    now = time.monotonic()
-    if not turns:
-        return ["no loop has turned yet"]
-    return [
-        f"{loop}: has not turned for {now - turned:.0f} s"
-        for loop, turned in list(turns.items())
-        if not -_WRITE_EVERY <= now - turned <= stale  # one that lies ahead is of before a reboot
-    ]

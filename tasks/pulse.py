@@ -1,4 +1,4 @@
-"""A thread that looks from time to time whether the store answers."""
+"""A thread that asks the store something from time to time, and so knows whether it answers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,33 @@ from storage.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_EVERY: Final = 10.0  # seconds
+EVERY: Final = 10.0  # seconds
 
 log = structlog.get_logger("tasks.pulse")
 
 
 class Pulse:
-    """Looks at once, and then every ten seconds. Stopping twice is fine.
+    """Looks at once, and then every few seconds. Stopping twice is fine.
 
     Args:
         look: asks the store for something small; raises where it does not answer.
         answered: called where it does.
+        failed: called where it does not.
+        every: seconds between two looks.
     """
 
-    def __init__(self, look: Callable[[], None], answered: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        look: Callable[[], None],
+        answered: Callable[[], None],
+        *,
+        failed: Callable[[Exception], None] | None = None,
+        every: float = EVERY,
+    ) -> None:
         self._look = look
         self._answered = answered
+        self._failed = failed
+        self._every = every
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
@@ -46,10 +57,10 @@ class Pulse:
             try:
                 self._look()
                 self._answered()
-            except (StorageError, OSError) as error:
-                log.warning("the store does not answer", error=str(error))
-            except RuntimeError as error:
+            except (StorageError, OSError, RuntimeError) as error:
                 if self._stopped.is_set():  # the store was closed while we looked
                     return
-                log.warning("cannot look at the store", error=str(error))
-            self._stopped.wait(_EVERY)
+                log.warning("the store does not answer", error=str(error))
+                if self._failed is not None:
+                    self._failed(error)
+            self._stopped.wait(self._every)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tasks.endpoint import Endpoint
-from tasks.health import Health, find_ailments
+from tasks.health import Health
+from tasks.heartbeat import find_ailments, find_folder
 from tasks.meter import Meter
 from tasks.metrics import UP, Role
 from tasks.settings import WrongSettingError, load_settings
@@ -80,6 +81,15 @@ class TestHeartbeatFile:
         assert find_ailments(tmp_path, ["bridge"], "live") == ["main: has not turned for 61 s"]
         clock.now -= 5_000  # the machine was started again
         assert find_ailments(tmp_path, ["bridge"], "live") != []
+
+    def test_is_where_the_settings_say(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("HEARTBEAT_FOLDER", raising=False)
+        env_file = tmp_path / ".env"
+        assert find_folder(env_file) == Path(load_settings(env_file).heartbeat_folder)
+        env_file.write_text("heartbeat_folder=/by/file\n")
+        assert str(find_folder(env_file)) == load_settings(env_file).heartbeat_folder == "/by/file"
+        monkeypatch.setenv("Heartbeat_Folder", "/by/environment")
+        assert str(find_folder(env_file)) == load_settings(env_file).heartbeat_folder == "/by/environment"
 
     def test_goes_with_the_process(self, tmp_path: Path) -> None:
         health = make_health(tmp_path)
