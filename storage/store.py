@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 from storage.application import Applier
 from storage.apply import WHOLE, BatchApplier
+from storage.cascade_steps import CascadeSteps
+from storage.cascades import Cascades
 from storage.cleanups import Cleanups
 from storage.control import ControlApplier
 from storage.dead_letters import DeadLetters
@@ -15,6 +17,7 @@ from storage.directories import Directories, open_directories
 from storage.engine import Engine, open_engine
 from storage.errors import Refused
 from storage.ledger import Ledger
+from storage.locks import JobLocks, LockRecords
 from storage.meaning import CONTROL, INGEST
 from storage.outbox import Outbox
 
@@ -69,6 +72,19 @@ class Store:
             return self.control
         msg = f"there is no route {route!r}: was this written by a newer release?"
         raise Refused(msg)
+
+    @property
+    def cascades(self) -> Cascades:
+        """The cascade ledger."""
+        return Cascades(self.ledger)
+
+    def cascade_steps(self) -> CascadeSteps:
+        """What works on cascades."""
+        return CascadeSteps(self.engine, self.directories, self.cascades)
+
+    def job_locks(self, *, clock: Callable[[], float] = time.time) -> JobLocks:
+        """The locks of periodic jobs; ``clock`` gives Unix seconds."""
+        return JobLocks(self.engine, LockRecords(self.directories, self.ledger), clock=clock)
 
     def close(self) -> None:
         """Close the engine."""
@@ -125,6 +141,5 @@ def assemble_store(engine: Engine, *, under: tuple[str, ...] = (), clock: Callab
         dead_letters=DeadLetters(ledger),
         cleanups=cleanups,
         outbox=outbox,
-        # The seam for cascades: the second argument is what asks for one, when there is a ledger of them.
-        control=ControlApplier(cleanups, clock=clock),
+        control=ControlApplier(cleanups, Cascades(ledger).ask, clock=clock),
     )

@@ -19,12 +19,15 @@ from storage.meaning import CONTROL, INGEST
 from tasks.app import make_app
 from tasks.batches import register_route
 from tasks.beat import BeatWatch
+from tasks.blob_stores import OpenedBlobs
+from tasks.cleanup import register_cleanup
 from tasks.follow_ups import FollowUps
 from tasks.logs import configure_logs
 from tasks.meter import Meter
 from tasks.metrics import STORE_RETRIES
 from tasks.opened import OpenedStore
 from tasks.outbox import OutboxPublisher
+from tasks.outbox_task import register_outbox
 from tasks.queues import CONTROL_TASK, INGEST_TASK
 from tasks.settings import WrongSettingError, load_settings
 from tasks.worker import HeartbeatStep, WorkerWatch
@@ -37,10 +40,13 @@ except WrongSettingError as error:
 app = make_app(settings)
 meter = Meter()
 opened = OpenedStore(settings, retried=lambda: meter.count(STORE_RETRIES))
+blobs = OpenedBlobs(settings)
 publisher = OutboxPublisher(settings)
 follow_ups = FollowUps(app, opened, publisher)
 ingest = register_route(app, opened, meter, INGEST_TASK, INGEST, follow_ups.do)
 control = register_route(app, opened, meter, CONTROL_TASK, CONTROL, follow_ups.do)
+cleanup = register_cleanup(app, opened, blobs, meter, settings)
+publish_outbox = register_outbox(app, opened, publisher)
 
 beat_init.connect(BeatWatch(settings, opened, meter).begin, weak=False)
 watch = WorkerWatch(settings, opened, meter)
@@ -61,4 +67,5 @@ def _log(**_: Any) -> None:
 @worker_shutdown.connect(weak=False)
 def _close(**_: Any) -> None:
     publisher.close()
+    blobs.close()
     opened.close()

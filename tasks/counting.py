@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from storage.apply import Bug, KillsWorkers
+from storage.cleanup import CleanupState
 from storage.errors import UnknownType
 from storage.meaning import CONTROL, INGEST
 from storage.result import State
 from tasks.metrics import (
     BATCHES,
+    BLOB_BYTES_DELETED,
+    BLOBS_DELETED,
+    CLEANUPS_FINISHED,
     CONTROL_ERRORS,
     CONTROL_PROCESSED,
     CONTROL_SECONDS,
@@ -25,6 +29,7 @@ from tasks.metrics import (
 
 if TYPE_CHECKING:
     from storage.batch import Batch
+    from storage.cleaner import Cleaned
     from storage.result import Result
     from tasks.meter import Meter
 
@@ -76,6 +81,19 @@ def count_batch(
     elif done:
         for _ in range(len(batch.records)):
             meter.observe(CONTROL_SECONDS, seconds / len(batch.records))
+
+
+def count_cleanup(meter: Meter, cleaned: Cleaned) -> None:
+    """Count one execution of a cleanup."""
+    meter.count(BLOBS_DELETED, cleaned.objects)
+    meter.count(BLOB_BYTES_DELETED, cleaned.bytes)
+    entry = cleaned.entry
+    if not cleaned.worked or entry is None:
+        return
+    if entry.state.value in CLEANUPS_FINISHED.known:
+        meter.count(CLEANUPS_FINISHED, 1, entry.state.value)
+    if entry.error and entry.state in {CleanupState.FAILED, CleanupState.PENDING}:
+        meter.count(CONTROL_ERRORS, 1, "blob_storage")
 
 
 def _count_ingestion(meter: Meter, batch: Batch, result: Result, seconds: float, retries: int, *, done: bool) -> None:
