@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from demo.servers.redis import RedisServer
 from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
 
+PICTURES_VARIABLE = "MATYAN_TEST_PICTURES"
 _LOG_LINES = 40
 _programs = pytest.StashKey[list[Process]]()
 
@@ -166,6 +168,12 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
         pytest.skip(f"no browser: {missing}")
     with open_browser(tmp_path / "browser") as opened:
         yield opened
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where a test puts pictures of pages: the folder that the variable names (docs/images), else one that goes."""
+    return Path(os.environ.get(PICTURES_VARIABLE) or tmp_path / "pictures")
 
 
 def _show_log(request: pytest.FixtureRequest, process: Process) -> None:
