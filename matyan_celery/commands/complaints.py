@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bridge.lookup import Offsets
-    from matyan_celery.commands.condition import Condition, DeadKey, KafkaSide, RedisSide, StoreSide
+    from matyan_celery.commands.condition import Condition, KafkaSide, RedisSide, StoreSide
+    from storage.letter_index import DeadKey
     from tasks.settings import Settings
 
 _NOBODY = Standing(None, {})

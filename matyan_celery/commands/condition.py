@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,14 +13,17 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
-from storage.batch import Source
 from storage.replay import CLUSTER as REPLAY
 from tasks.app import make_app
 from tasks.queues import ingest_queues
 
 if TYPE_CHECKING:
+    from collections import Counter
+
+    from storage.batch import Source
     from storage.engine import Transaction
     from storage.ledger import Gap, Owner, Standing
+    from storage.letter_index import DeadKey
     from storage.store import Store
     from tasks.settings import Settings
 
@@ -29,8 +31,6 @@ _KAFKA_SECONDS: Final = 4.0
 _REDIS_SECONDS: Final = 3.0
 _WORKER_SECONDS: Final = 1.0  # a living worker answers in milliseconds, a busy one too (but for the solo pool)
 _MOCK: Final = "mockCluster"  # how librdkafka's mock cluster begins its id; it cannot list a group's members
-
-DeadKey = tuple[Source, int, str]  # source, lane, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _ask_store(store: Store) -> StoreSide:
         return name.wait(), owners, ledger.standings(transaction, sources), floors, ledger.gaps(transaction)
 
     name, owners, standings, floors, gaps = store.engine.read(work)
-    dead = Counter((letter.source, letter.lane, letter.reason) for letter in store.dead_letters.each(store.engine))
+    dead = store.dead_letters.count(store.engine)
     store_id = "" if name is None else str(msgpack.unpackb(name))
     return StoreSide(store_id, standings, floors, gaps, dead, len(owners) - len(standings))
 

@@ -15,7 +15,6 @@ import click
 from matyan_celery.commands.options import open_existing, settings_for, store_option
 from matyan_celery.commands.printing import printable, show_bytes, show_time
 from storage.apply import Bug, TooLargeAlone
-from storage.dead_letters import SHORT
 from storage.errors import Poison, StorageError, TransactionTooLarge
 from storage.recorded import Recorded, format_recorded
 
@@ -54,12 +53,9 @@ def _choose(store: Store, wanted: dict[str, Any]) -> Iterator[DeadLetter]:
     if wanted["offsets"] and wanted["partition"] is None:
         msg = "--offset needs --partition: offsets of different partitions have nothing in common"
         raise click.UsageError(msg)
-    run = None if wanted["run"] is None else wanted["run"][:SHORT]  # a head keeps so much of it
-    for letter in store.dead_letters.each(store.engine):
+    for letter in store.dead_letters.each(store.engine, reason=wanted["reason"], run=wanted["run"]):
         if (
-            (run is None or run == letter.run)
-            and wanted["reason"] in {None, letter.reason}
-            and wanted["topic"] in {None, letter.source.topic}
+            wanted["topic"] in {None, letter.source.topic}
             and wanted["partition"] in {None, letter.source.partition}
             and (not wanted["offsets"] or letter.offset in wanted["offsets"])
         ):
