@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Self
 
 from storage.application import Applier
 from storage.apply import BatchApplier
+from storage.cleanups import Cleanups
 from storage.dead_letters import DeadLetters
 from storage.directories import Directories, open_directories
 from storage.engine import Engine, open_engine
 from storage.ledger import Ledger
+from storage.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,8 @@ class Store:
     ledger: Ledger
     applier: Applier
     dead_letters: DeadLetters
+    cleanups: Cleanups
+    outbox: Outbox
 
     def batch_applier(self, *, time_limit: float) -> BatchApplier:
         """What applies batches; ``time_limit`` is the task's hard time limit in seconds."""
@@ -72,4 +76,5 @@ def assemble_store(engine: Engine, *, under: tuple[str, ...] = (), clock: Callab
         engine.close()
         raise
     ledger = Ledger(directories.bridge)
-    return Store(engine, directories, ledger, Applier(directories, clock=clock), DeadLetters(ledger))
+    applier = Applier(directories, clock=clock)
+    return Store(engine, directories, ledger, applier, DeadLetters(ledger), Cleanups(ledger), Outbox(ledger))
