@@ -10,7 +10,7 @@ counts (`storage.letter_index`).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgpack
 
@@ -62,6 +62,18 @@ class DeadLetter:
     type: str
     size: int
     requeues: int = 0
+
+
+class Some(NamedTuple):
+    """What `DeadLetters.read` found.
+
+    Attributes:
+        pairs: keys with their letters; None where the letter has gone since it was indexed.
+        more: whether the span may hold more.
+    """
+
+    pairs: list[tuple[bytes, DeadLetter | None]]
+    more: bool
 
 
 class DeadLetters:
@@ -157,11 +169,13 @@ class DeadLetters:
         run = None if run is None else run[:SHORT]
         begin, end = self.span(engine, reason=reason, run=run)
         while True:
-            some, last = self.read(engine, begin, end, limit=page)
-            yield from (letter for letter in some if reason in {None, letter.reason} and run in {None, letter.run})
-            if last is None:
+            some = self.read(engine, begin, end, limit=page)
+            for _, letter in some.pairs:
+                if letter is not None and reason in {None, letter.reason} and run in {None, letter.run}:
+                    yield letter
+            if not some.more:
                 return
-            begin = last + b"\x00"
+            begin = some.pairs[-1][0] + b"\x00"
 
     def span(
         self, engine: Engine, *, reason: str | None = None, run: str | None = None, runs: str = ""
@@ -183,21 +197,22 @@ class DeadLetters:
             return self._index.span_of_runs(runs)
         return self._index.span_of_reason(reason or "")
 
-    def read(self, engine: Engine, begin: bytes, end: bytes, *, limit: int) -> tuple[list[DeadLetter], bytes | None]:
-        """The letters of so many keys of a span, and the last key; None for that where the span ends before."""
+    def read(self, engine: Engine, begin: bytes, end: bytes, *, limit: int) -> Some:
+        """The letters of so many keys of a span."""
 
-        def work(transaction: Transaction) -> tuple[list[DeadLetter], bytes | None]:
+        def work(transaction: Transaction) -> Some:
             pairs = transaction.get_range(begin, end, limit=limit).wait()
             places = [self._place(key) for key, _ in pairs]
-            if not begin.startswith(self._ledger.key("dead")):
+            if begin.startswith(self._ledger.key("dead")):
+                values: list[bytes | None] = [value for _, value in pairs]
+            else:
                 reads = [transaction.get(self._head_key(*place)) for place in places]
                 values = [read.wait() for read in reads]
-            else:
-                values = [value for _, value in pairs]
             found = [
-                _unpack_head(*place, value) for place, value in zip(places, values, strict=True) if value is not None
+                (key, None if value is None else _unpack_head(*place, value))
+                for (key, _), place, value in zip(pairs, places, values, strict=True)
             ]
-            return found, pairs[-1][0] if len(pairs) == limit else None
+            return Some(found, len(pairs) == limit)
 
         return engine.read(work)
 
@@ -216,14 +231,13 @@ class DeadLetters:
         if self._indexed:
             return
         if engine.read(lambda transaction: transaction.get(self._index.built_key).wait()) is None:
-            found = False
             begin, end = self._ledger.span("dead")
-            last: bytes | None = begin
-            while last is not None:
-                some, last = self.read(engine, begin, end, limit=500)
-                found = found or bool(some)
-                engine.transact(lambda transaction: self._index_missing(transaction, some))  # noqa: B023
-                begin = (last or begin) + b"\x00"
+            some = self.read(engine, begin, end, limit=500)
+            found = bool(some.pairs)
+            while some.pairs:
+                letters = [letter for _, letter in some.pairs if letter is not None]
+                engine.transact(lambda transaction: self._index_missing(transaction, letters))  # noqa: B023
+                some = self.read(engine, some.pairs[-1][0] + b"\x00", end, limit=500)
             if found:
                 engine.transact(lambda transaction: transaction.set(self._index.built_key, b""))
         self._indexed = True

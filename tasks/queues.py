@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 INGEST_TASK: Final = "matyan.ingest"
+CLEANUP_TASK: Final = "matyan.cleanup"
+REQUEUE_CLEANUP_TASK: Final = "matyan.requeue_cleanup"
+REQUEUE_DEAD_LETTER_TASK: Final = "matyan.requeue_dead_letter"
+REQUEUE_MANY_TASK: Final = "matyan.requeue_many"
+CLEANUP_QUEUE: Final = "cleanup"
+JOBS_QUEUE: Final = "jobs"
 _INGEST: Final = "ingest"
 
 
