@@ -19,13 +19,11 @@ worker has taken over from, or that a person has held, gets None and stops.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, fields, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal
-
-import msgpack
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from storage.blob_names import check_key, run_prefix
+from storage.cleanup import ERROR, Cleanup, CleanupState, Origin, pack_cleanup, unpack_cleanup
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -33,74 +31,7 @@ if TYPE_CHECKING:
     from storage.engine import Engine, Transaction
     from storage.ledger import Ledger
 
-Origin = Literal["event", "orphans", "hand"]
-
-ERROR: Final = 2_000  # characters kept of an error
-
-
-class CleanupState(StrEnum):
-    """Where a cleanup stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    HELD = "held"
-
-
-OPEN: Final = (CleanupState.PENDING, CleanupState.RUNNING)
-
-
-@dataclass(frozen=True, slots=True)
-class Cleanup:
-    """One run's cleanup. Times are Unix seconds.
-
-    Attributes:
-        run: the run's id.
-        state: where it stands.
-        source: who asked for it: an ``event``, the sweep for ``orphans``, or a person (``hand``).
-        created: when it was asked for first.
-        updated: when it last changed.
-        due: pending: when its next try may begin; running: when whoever works on it is taken for dead.
-        round: raised by each ask and requeue; a round that begins while it runs makes it list once more.
-        attempts: tries begun in this round that did not end well (a killed worker's is one).
-        objects: objects deleted so far, over all rounds.
-        bytes: their size, as far as it was known.
-        error: the last error, or why it is held; empty once done.
-        whole: whether everything under the run's prefix is to go; else only the named keys.
-        named: keys that an event named and that are still there.
-        forced: a person said to delete although the run lives, or although keys are foreign; ends with the round.
-        by_hand: held by a person: only a person's requeue opens it again.
-        position: the last key of this pass over the prefix that was dealt with, for the next slice to go on from.
-        refused: keys that could not be deleted in this pass.
-        task_id: the last Celery task that began it.
-        token: the execution that works on it.
-    """
-
-    run: str
-    state: CleanupState
-    source: Origin
-    created: float
-    updated: float
-    due: float
-    round: int = 1
-    attempts: int = 0
-    objects: int = 0
-    bytes: int = 0
-    error: str = ""
-    whole: bool = True
-    named: int = 0
-    forced: bool = False
-    by_hand: bool = False
-    position: str = ""
-    refused: int = 0
-    task_id: str = ""
-    token: str = ""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something is still to be done without a person."""
-        return self.state in OPEN
+__all__ = ["Cleanup", "CleanupState", "Cleanups", "Origin"]
 
 
 class Cleanups:
@@ -118,7 +49,7 @@ class Cleanups:
     def get(self, transaction: Transaction, run: str) -> Cleanup | None:
         """The cleanup of a run; None where nobody ever asked for one."""
         value = transaction.get(self._key(run)).wait()
-        return None if value is None else _unpack(run, value)
+        return None if value is None else unpack_cleanup(run, value)
 
     def ask(
         self, transaction: Transaction, run: str, *, source: Origin, keys: Iterable[str] = (), now: float
@@ -385,10 +316,10 @@ class Cleanups:
                 pairs = transaction.get_range(start, end, limit=page).wait()  # noqa: B023
                 runs = [self._ledger.elements(key)[-1] for key, _ in pairs]
                 if where == ("cleanup",):
-                    found = [_unpack(run, value) for run, (_, value) in zip(runs, pairs, strict=True)]
+                    found = [unpack_cleanup(run, value) for run, (_, value) in zip(runs, pairs, strict=True)]
                 else:
                     reads = [(run, transaction.get(self._key(run))) for run in runs]
-                    found = [_unpack(run, value) for run, read in reads if (value := read.wait()) is not None]
+                    found = [unpack_cleanup(run, value) for run, read in reads if (value := read.wait()) is not None]
                 return found, pairs[-1][0] if len(pairs) == page else None
 
             some, last = engine.read(work)
@@ -462,26 +393,11 @@ class Cleanups:
             if old is not None:
                 transaction.clear(self._state_key(old.state, old.run))
             transaction.set(self._state_key(entry.state, entry.run), b"")
-        transaction.set(self._key(entry.run), _pack(entry))
+        transaction.set(self._key(entry.run), pack_cleanup(entry))
         return entry
-
-
-_FIELDS: Final = tuple(field.name for field in fields(Cleanup) if field.name != "run")
 
 
 def _open_again(entry: Cleanup, now: float) -> Cleanup:
     return replace(
         entry, state=CleanupState.PENDING, attempts=0, due=now, by_hand=False, position="", refused=0, token=""
     )
-
-
-def _pack(entry: Cleanup) -> bytes:
-    values: dict[str, Any] = {name: getattr(entry, name) for name in _FIELDS}
-    packed: bytes = msgpack.packb(values | {"state": str(entry.state)}, unicode_errors="replace")
-    return packed
-
-
-def _unpack(run: str, value: bytes) -> Cleanup:
-    values = msgpack.unpackb(value)
-    known = {name: values[name] for name in _FIELDS if name in values}  # a newer release may have written more
-    return Cleanup(**(known | {"run": run, "state": CleanupState(known["state"])}))
