@@ -364,7 +364,7 @@ class Cleanups:
         def work(transaction: Transaction) -> tuple[list[Cleanup], str | None]:
             found = [self._ledger.elements(key)[2] for key, _ in transaction.get_range(begin, end, limit=limit).wait()]
             reads = [(run, transaction.get(self._key(run))) for run in found]
-            entries = [_unpack(run, value) for run, read in reads if (value := read.wait()) is not None]
+            entries = [unpack_cleanup(run, value) for run, read in reads if (value := read.wait()) is not None]
             return entries, found[-1] if len(found) == limit else None
 
         return engine.read(work)

@@ -11,6 +11,7 @@ from tasks.app import make_app
 from tasks.ingest import register
 from tasks.logs import configure_logs
 from tasks.opened import OpenedStore
+from tasks.requeue_tasks import register_requeues
 from tasks.settings import WrongSettingError, load_settings
 
 try:
@@ -21,6 +22,7 @@ except WrongSettingError as error:
 app = make_app(settings)
 opened = OpenedStore(settings)
 ingest = register(app, opened)
+register_requeues(app, opened, settings)
 
 
 @setup_logging.connect(weak=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
 
-from tasks.queues import ingest_queues
+from tasks.queues import CLEANUP_QUEUE, JOBS_QUEUE, ingest_queues
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -31,7 +31,7 @@ def configure(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": False,  # the bridge sends again, bounded
         "task_time_limit": limit,
-        "task_queues": [Queue(name) for name in ingest_queues(settings.ingest_queues)],
+        "task_queues": [Queue(name) for name in (*ingest_queues(settings.ingest_queues), CLEANUP_QUEUE, JOBS_QUEUE)],
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_SECONDS,

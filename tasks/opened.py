@@ -26,21 +26,28 @@ class OpenedStore:
         self._opened: tuple[int, Store, BatchApplier] | None = None
 
     def batch_applier(self) -> BatchApplier:
-        """What applies batches to this process' store.
+        """What applies batches to this process' store; raises what `store` raises."""
+        return self._open()[1]
+
+    def store(self) -> Store:
+        """This process' store.
 
         Raises:
             Fatal: the store cannot be used as the settings say.
             StorageUnavailable: it did not answer.
         """
+        return self._open()[0]
+
+    def _open(self) -> tuple[Store, BatchApplier]:
         opened = self._opened
         if opened is not None and opened[0] == os.getpid():
-            return opened[2]
+            return opened[1:]
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
                 store = open_store(self._settings.storage_url, timeout=self._settings.storage_timeout_seconds)
                 applier = store.batch_applier(time_limit=self._settings.task_time_limit_seconds)
                 self._opened = (os.getpid(), store, applier)
-            return self._opened[2]
+            return self._opened[1:]
 
     def close(self) -> None:
         """Close what this process opened; what a parent opened is left alone. Closing twice is fine."""
