@@ -81,7 +81,7 @@ class Cleanups:
             entry = replace(entry, whole=old.whole or not named)
             if old.state is CleanupState.FAILED or (old.state is CleanupState.HELD and not old.by_hand):
                 entry = _open_again(entry, now)
-        entry = replace(entry, named=entry.named + self._name(transaction, run, named))
+        entry = replace(entry, named=entry.named + self._name(transaction, run, named, entry.named))
         return self._write(transaction, old, entry)
 
     def requeue(self, transaction: Transaction, run: str, *, now: float, force: bool = False) -> Cleanup | None:
@@ -266,12 +266,15 @@ class Cleanups:
         pairs = transaction.get_range(begin, end, limit=limit).wait()
         return [self._ledger.elements(key)[2] for key, _ in pairs]
 
-    def _name(self, transaction: Transaction, run: str, keys: Collection[str]) -> int:
-        reads = [(key, transaction.get(self._ledger.key("cleanup_key", run, key))) for key in keys]
-        new = [key for key, read in reads if read.wait() is None]
-        for key in new:
-            transaction.set(self._ledger.key("cleanup_key", run, key), b"")
-        return len(new)
+    def _name(self, transaction: Transaction, run: str, keys: Collection[str], named: int) -> int:
+        """Write the keys that are not there yet, of ``named`` that are; how many these were."""
+        wanted = {self._ledger.key("cleanup_key", run, key) for key in keys}
+        if named and wanted:  # one range read: a read a key would count three times towards the transaction's size
+            there = transaction.get_range(*self._ledger.span("cleanup_key", run)).wait()
+            wanted -= {key for key, _ in there}
+        for key in wanted:
+            transaction.set(key, b"")
+        return len(wanted)
 
     def _unname(self, transaction: Transaction, run: str, keys: Iterable[str]) -> int:
         whole = [self._ledger.key("cleanup_key", run, key) for key in set(keys)]

@@ -19,6 +19,7 @@ from storage.apply import Bug, TooLargeAlone
 from storage.choices import CleanupChoice, LetterChoice, read_cleanups, read_letters
 from storage.cleanups import CleanupState
 from storage.errors import Poison, StorageError, TransactionTooLarge
+from storage.ledger import raise_epoch
 from tasks.queues import CLEANUP_QUEUE, CLEANUP_TASK
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from storage.batch import Source
     from storage.dead_letters import DeadLetter
     from storage.engine import Transaction
     from storage.store import Store
 
-_PAGE: Final = 100
+_PAGE: Final = 20  # between two looks at the clock
 
 Choice = LetterChoice | CleanupChoice
 
@@ -111,7 +113,9 @@ class Requeuer:
         """
         store = self._store
         try:
-            outcome = store.dead_letters.requeue(store.engine, store.applier, letter, now=self._clock())
+            outcome = store.dead_letters.requeue(
+                store.engine, store.meaning_of(letter.route), letter, now=self._clock()
+            )
         except TransactionTooLarge as error:
             return self._keep_again(letter, TooLargeAlone(f"{error} (the record alone)"))
         except Poison as error:
@@ -141,6 +145,23 @@ class Requeuer:
 
         self._store.engine.transact(work)
         return Requeued("failed again", f"failed again ({error.reason}): {str(error).strip().splitlines()[-1]}")
+
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def resend(self, source: Source) -> Requeued:
+        """Have a partition's bridge take it over again, which sends again all that is not applied.
+
+        The epoch is raised, as any take-over does: what is still queued is superseded, and nothing applies twice.
+
+        Raises:
+            StorageUnavailable: the store did not answer; nothing was done.
+        """
+        store = self._store
+        owner = store.engine.read(lambda transaction: store.ledger.standings(transaction, [source]))[source].owner
+        if owner is None:
+            return Requeued("gone", "gone: no bridge has taken this partition over")
+        raise_epoch(store.engine, store.ledger, source, group=owner.group, lanes=owner.lanes)
+        return Requeued("requeued", "the bridge takes the partition over again, and sends again what is not applied")
 
     # -- many ------------------------------------------------------------------------------------------------------
 

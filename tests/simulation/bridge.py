@@ -19,6 +19,7 @@ from bridge.route import Route
 from bridge.takeover import unpack_stamp
 from storage.batch import pack_batch
 from storage.cleanups import Cleanups
+from storage.control import ControlApplier
 from storage.dead_letters import DeadLetters
 from storage.errors import Refused, StorageUnavailable
 from storage.outbox import Outbox
@@ -111,8 +112,17 @@ class SimBridge:
         self.route = Route(TOPIC, GROUP, "ingest", world.lanes_wanted, self.limits, find_run, str, lambda batch: {})
         ledger = world.rules.bridge_ledger()
         engine = SimEngine(world.store, world.weather(self))
-        parts = (ledger, LogApplier(), DeadLetters(ledger), Cleanups(ledger), Outbox(ledger))
-        store = Store(engine, DIRECTORIES, *parts)
+        cleanups = Cleanups(ledger)
+        store = Store(
+            engine,
+            DIRECTORIES,
+            ledger,
+            LogApplier(),
+            DeadLetters(ledger),
+            cleanups,
+            Outbox(ledger),
+            ControlApplier(cleanups),
+        )
         lookup: Lookup = SimLookup(world, self)  # type: ignore[assignment]
         self.keeper = world.rules.keeper(store, lookup, self.route, adopt=False)
 
