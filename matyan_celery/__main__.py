@@ -10,6 +10,7 @@ from matyan_celery.commands.bridge import bridge, drain
 from matyan_celery.commands.cleanups import cleanups
 from matyan_celery.commands.dead_letters import dead_letters
 from matyan_celery.commands.dump import dump, load
+from matyan_celery.commands.flower import flower
 from matyan_celery.commands.replay import replay
 from matyan_celery.commands.status import status
 from matyan_celery.commands.told import ToldGroup
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for _command in (bridge, drain, status, dead_letters, cleanups, replay, dump, load):
+for _command in (bridge, drain, status, dead_letters, cleanups, flower, replay, dump, load):
     cli.add_command(_command)
 
 

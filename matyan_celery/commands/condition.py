@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
 from storage.replay import CLUSTER as REPLAY
+from storage.stalls import Stalls
 from tasks.app import make_app
 from tasks.queues import ingest_queues
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from storage.engine import Transaction
     from storage.ledger import Gap, Owner, Standing
     from storage.letter_index import DeadKey
+    from storage.stalls import Stall
     from storage.store import Store
     from tasks.settings import Settings
 
@@ -44,6 +46,7 @@ class StoreSide:
         gaps: offsets that were gone from Kafka before they were read.
         dead: dead letters.
         replays: replays that are running, or were broken off.
+        stalls: batches that do not move, as the bridge has noted them.
     """
 
     id: str
@@ -52,6 +55,7 @@ class StoreSide:
     gaps: list[Gap]
     dead: Counter[DeadKey]
     replays: int
+    stalls: list[Stall]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,8 @@ def _ask_store(store: Store) -> StoreSide:
     name, owners, standings, floors, gaps = store.engine.read(work)
     dead = store.dead_letters.count(store.engine)
     store_id = "" if name is None else str(msgpack.unpackb(name))
-    return StoreSide(store_id, standings, floors, gaps, dead, len(owners) - len(standings))
+    stalls = Stalls(ledger).find(store.engine)
+    return StoreSide(store_id, standings, floors, gaps, dead, len(owners) - len(standings), stalls)
 
 
 def _ask_kafka(settings: Settings) -> KafkaSide | str:

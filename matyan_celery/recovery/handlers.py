@@ -230,7 +230,7 @@ class CleanupHandler(_Handler):
             ("Attempts", f"{entry.attempts} in round {entry.round}"),
             ("Asked", show_when(entry.created)),
             ("Changed", show_when(entry.updated)),
-            ("Due", show_time(entry.due)[:19].replace("T", " ") if entry.is_open else ""),
+            ("Due", f"{show_time(entry.due)[:19].replace('T', ' ')} UTC" if entry.is_open else ""),
             ("Last task", entry.task_id),
         ]
         self.show(

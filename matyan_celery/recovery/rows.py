@@ -66,7 +66,7 @@ def show_cleanup(entry: Cleanup, *, known: bool) -> Row:
 def show_letter(letter: DeadLetter) -> Row:
     """A dead letter's row."""
     item = Item("letter", source=letter.source, number=letter.offset)
-    again = f" ({letter.requeues} times requeued)" if letter.requeues else ""
+    again = f", requeued {letter.requeues} times" if letter.requeues else ""
     cells = (letter.type or "-", letter.reason, show_when(letter.time) + again)
     return Row(item, letter.run or "(no run id)", cells, letter.error, f"{letter.source} @ {letter.offset}")
 
@@ -95,15 +95,15 @@ def show_size(size: int) -> str:
 
 
 def show_when(seconds: float, now: float | None = None) -> str:
-    """A time and how long ago that is."""
+    """A time, and how long ago that is on a second line."""
     passed = (time.time() if now is None else now) - seconds
-    stamp = show_time(seconds)[:19].replace("T", " ")
+    stamp = f"{show_time(seconds)[:19].replace('T', ' ')} UTC"
     if passed < 0:
         return stamp
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if passed >= length:
-            return f"{stamp} ({passed / length:.0f} {unit} ago)"
-    return f"{stamp} ({passed:.0f} s ago)"
+            return f"{stamp}\n{passed / length:.0f} {unit} ago"
+    return f"{stamp}\n{passed:.0f} s ago"
 
 
 def show_count(count: int, most: int) -> str:
