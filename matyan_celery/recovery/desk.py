@@ -85,6 +85,15 @@ class Desk:
                 self._opened = (open_existing(self.settings), make_app(self.settings))
             return self._opened
 
+    def close(self) -> None:
+        """End the threads, and close the store. Closing twice is fine."""
+        self._executor.shutdown(wait=True)
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[0].close()
+            opened[1].close()
+
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def look(self, query: Query | None) -> View:

@@ -40,15 +40,20 @@ class _Loader(tornado.template.Loader):
         return tornado.template.Template(source, name=name, loader=self)
 
 
-def install(settings: Settings | None = None) -> None:
+def install(settings: Settings | None = None) -> Desk:
     """Add the page to the Flower that this process is about to start. Twice is fine.
 
     Args:
         settings: read from the environment if not given; wrong ones end the process with a sentence.
+
+    Returns:
+        What asks store and Redis for the page.
     """
     handlers: list[Any] = flower.urls.handlers
-    if any(getattr(handler, "name", None) == "recovery" for handler in handlers):
-        return
+    for handler in handlers:
+        if getattr(handler, "name", None) == "recovery":
+            there: Desk = handler.kwargs["desk"]
+            return there
     try:
         desk = Desk(settings or load_settings())
     except WrongSettingError as error:
@@ -62,3 +67,4 @@ def install(settings: Settings | None = None) -> None:
         url(r"/recovery/static/(.*)", StaticFileHandler, {"path": str(_HERE / "static")}, name="recovery_static"),
     ]
     flower.urls.settings["template_loader"] = _Loader(flower.urls.settings["template_path"])
+    return desk
