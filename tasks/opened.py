@@ -6,6 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from storage.meaning import INGEST
 from storage.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -23,11 +24,7 @@ class OpenedStore:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._opened: tuple[int, Store, BatchApplier] | None = None
-
-    def batch_applier(self) -> BatchApplier:
-        """What applies batches to this process' store; raises what `store` raises."""
-        return self._open()[1]
+        self._opened: tuple[int, Store] | None = None
 
     def store(self) -> Store:
         """This process' store.
@@ -36,18 +33,18 @@ class OpenedStore:
             Fatal: the store cannot be used as the settings say.
             StorageUnavailable: it did not answer.
         """
-        return self._open()[0]
-
-    def _open(self) -> tuple[Store, BatchApplier]:
         opened = self._opened
         if opened is not None and opened[0] == os.getpid():
-            return opened[1:]
+            return opened[1]
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
                 store = open_store(self._settings.storage_url, timeout=self._settings.storage_timeout_seconds)
-                applier = store.batch_applier(time_limit=self._settings.task_time_limit_seconds)
-                self._opened = (os.getpid(), store, applier)
-            return self._opened[1:]
+                self._opened = (os.getpid(), store)
+            return self._opened[1]
+
+    def batch_applier(self, route: str = INGEST) -> BatchApplier:
+        """What applies batches of a route to this process' store; raises what `store` raises."""
+        return self.store().batch_applier(time_limit=self._settings.task_time_limit_seconds, route=route)
 
     def close(self) -> None:
         """Close what this process opened; what a parent opened is left alone. Closing twice is fine."""

@@ -20,6 +20,7 @@ from storage.choices import CleanupChoice, LetterChoice, read_cleanups, read_let
 from storage.cleanups import CleanupState
 from storage.errors import Poison, StorageError, TransactionTooLarge
 from storage.ledger import raise_epoch
+from tasks.follow_ups import send_asked
 from tasks.queues import CLEANUP_QUEUE, CLEANUP_TASK
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Requeuer:
         if entry.state is CleanupState.RUNNING:
             return Requeued("requeued", "requeued: it is running, and will list once more before it ends")
         try:
-            self._app.send_task(CLEANUP_TASK, (run,), queue=CLEANUP_QUEUE)
+            self._app.send_task(CLEANUP_TASK, (run,), queue=CLEANUP_QUEUE, retry=False)
         except (OperationalError, RedisError, OSError) as error:
             return Requeued("requeued", f"requeued; Redis did not take its task ({error}), so beat will send it")
         return Requeued("requeued", "requeued, forced" if force else "requeued")
@@ -130,6 +131,8 @@ class Requeuer:
             return Requeued("failed again", f"failed again ({outcome.error.reason}): {outcome.error}")
         if outcome.kind == "dropped":
             return Requeued("dropped", "dropped: its run is deleted")
+        if outcome.follow_up is not None:
+            send_asked(self._app, [outcome.follow_up])
         return Requeued("applied", f"applied ({letter.type})")
 
     def _keep_again(self, letter: DeadLetter, error: Poison) -> Requeued:

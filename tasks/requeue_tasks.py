@@ -13,7 +13,7 @@ import structlog
 from storage.choices import CleanupChoice, LetterChoice
 from storage.cleanups import CleanupState
 from storage.errors import Retryable
-from tasks.ingest import choose_wait
+from tasks.batches import choose_wait
 from tasks.queues import JOBS_QUEUE, REQUEUE_CLEANUP_TASK, REQUEUE_DEAD_LETTER_TASK, REQUEUE_MANY_TASK
 from tasks.requeue import Choice, Requeuer, find_letter
 

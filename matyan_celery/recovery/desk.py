@@ -162,7 +162,7 @@ class Desk:
         choice = query.choice()
         what = "cleanups" if isinstance(choice, CleanupChoice) else "dead_letters"
         fields = {name: str(value) for name, value in asdict(choice).items() if value}
-        app.send_task(REQUEUE_MANY_TASK, (what, fields), queue=JOBS_QUEUE)
+        app.send_task(REQUEUE_MANY_TASK, (what, fields), queue=JOBS_QUEUE, retry=False)
         return "A worker requeues them all, one after the other; the counts below follow."
 
     # -- messages for the page after a form ------------------------------------------------------------------------
