@@ -12,6 +12,7 @@ OUTBOX_TASK: Final = "matyan.publish_outbox"
 REQUEUE_CLEANUP_TASK: Final = "matyan.requeue_cleanup"
 REQUEUE_DEAD_LETTER_TASK: Final = "matyan.requeue_dead_letter"
 REQUEUE_MANY_TASK: Final = "matyan.requeue_many"
+REQUEUE_TASKS: Final = (REQUEUE_CLEANUP_TASK, REQUEUE_DEAD_LETTER_TASK, REQUEUE_MANY_TASK)
 CLEANUP_QUEUE: Final = "cleanup"
 JOBS_QUEUE: Final = "jobs"
 _INGEST: Final = "ingest"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 _PAGE: Final = 20  # between two looks at the clock
+_AWAY: Final = 30.0  # seconds; each try costs some
 
 Choice = LetterChoice | CleanupChoice
 
@@ -77,6 +78,7 @@ class Requeuer:
         self._store = store
         self._app = app
         self._clock = clock
+        self._away_until = 0.0
 
     # -- cleanups --------------------------------------------------------------------------------------------------
 
@@ -98,11 +100,22 @@ class Requeuer:
             return Requeued("gone", "there is no cleanup of this run")
         if entry.state is CleanupState.RUNNING:
             return Requeued("requeued", "requeued: it is running, and will list once more before it ends")
+        done = "requeued, forced" if force else "requeued"
+        error = self._send(run)
+        if error:
+            done += f"; Redis did not take its task ({error}), so beat will send it"
+        return Requeued("requeued", done)
+
+    def _send(self, run: str) -> str:
+        """Send a cleanup's task; what went wrong otherwise. A Redis that is away is asked again after a while only."""
+        if time.monotonic() < self._away_until:
+            return "it is away"
         try:
             self._app.send_task(CLEANUP_TASK, (run,), queue=CLEANUP_QUEUE, retry=False)
         except (OperationalError, RedisError, OSError) as error:
-            return Requeued("requeued", f"requeued; Redis did not take its task ({error}), so beat will send it")
-        return Requeued("requeued", "requeued, forced" if force else "requeued")
+            self._away_until = time.monotonic() + _AWAY
+            return str(error)
+        return ""
 
     # -- dead letters ----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from storage.choices import CleanupChoice, LetterChoice
 from storage.cleanups import CleanupState
 from storage.errors import Retryable
 from tasks.batches import choose_wait
-from tasks.queues import JOBS_QUEUE, REQUEUE_CLEANUP_TASK, REQUEUE_DEAD_LETTER_TASK, REQUEUE_MANY_TASK
+from tasks.queues import REQUEUE_CLEANUP_TASK, REQUEUE_DEAD_LETTER_TASK, REQUEUE_MANY_TASK
 from tasks.requeue import Choice, Requeuer, find_letter
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ log = structlog.get_logger("tasks.requeue")
 
 def register_requeues(app: Celery, opened: OpenedStore, settings: Settings) -> None:
     """Make the requeueing tasks of an application; they work on the store of the process that runs them."""
-    options: dict[str, Any] = {"bind": True, "queue": JOBS_QUEUE, "acks_late": True, "max_retries": None}
+    options: dict[str, Any] = {"bind": True, "shared": False, "acks_late": True, "max_retries": None}
 
     @app.task(name=REQUEUE_CLEANUP_TASK, **options)
     def requeue_cleanup(self: Task, run: str, force: bool = False) -> str:
