@@ -7,7 +7,7 @@ Keys (in ``("bridge",)``):
     ("dead_reason", reason, *source, offset)    empty
     ("dead_run", run, *source, offset)          empty; the first 200 characters of the run id
     ("dead_count", *source, lane, reason)       how many; written by the lane's own tasks, so it makes no conflicts
-    ("dead_index",)                             letters of releases without indexes have been indexed
+    ("dead_index",)                             there are no letters of releases without indexes (any more)
 """
 
 from __future__ import annotations
@@ -52,9 +52,17 @@ class LetterIndex:
             transaction.clear(self._run_key(old))
             self._add(transaction, old, -1)
         if new is not None:
+            self._mark_new_store(transaction)
             transaction.set(self._reason_key(new), b"")
             transaction.set(self._run_key(new), b"")
             self._add(transaction, new, 1)
+
+    def _mark_new_store(self, transaction: Transaction) -> None:
+        """The first letter of a store: no older ones have to be looked for, ever."""
+        if transaction.get(self.built_key).wait() is None:
+            begin, end = self._ledger.span("dead")
+            if not transaction.get_range(begin, end, limit=1).wait():
+                transaction.set(self.built_key, b"")
 
     def _add(self, transaction: Transaction, letter: DeadLetter, change: int) -> None:
         key = self._ledger.key("dead_count", *order_source(letter.source), letter.lane, letter.reason)
@@ -100,7 +108,7 @@ class LetterIndex:
 
     @property
     def built_key(self) -> bytes:
-        """A key that is there once letters of older releases are indexed."""
+        """A key that is there once all letters are indexed, those of older releases too."""
         return self._ledger.key("dead_index")
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,9 +101,24 @@ def test_letters_of_a_release_without_indexes_are_found(store: Store) -> None:
     assert fresh(store).dead_letters.count(store.engine) == later.dead_letters.count(store.engine)
 
 
+def test_a_store_of_this_release_is_never_searched_for_older_letters(store: Store) -> None:
+    def marked() -> bool:
+        return store.engine.read(lambda transaction: transaction.get(store.ledger.key("dead_index")).wait()) is not None
+
+    assert not marked()
+    keep(store, letter(1))
+    assert marked()
+    drop_indexes(store)
+    keep(store, letter(2))
+    assert not marked()
+    assert len(offsets(fresh(store), reason="invalid")) == 2
+    assert marked()
+
+
 def drop_indexes(store: Store) -> None:
-    def work(transaction: object) -> None:
+    def work(transaction: Any) -> None:
         for name in ("dead_reason", "dead_run", "dead_count"):
-            transaction.clear_range(*store.ledger.span(name))  # type: ignore[attr-defined]
+            transaction.clear_range(*store.ledger.span(name))
+        transaction.clear(store.ledger.key("dead_index"))
 
     store.engine.transact(work)
