@@ -15,6 +15,7 @@ from demo.servers.kafka_jars import missing_for_kafka
 from demo.servers.process import Process, wait_until
 from demo.servers.product import BridgeProcess, WorkerProcess
 from demo.servers.redis import RedisServer
+from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
 
 _LOG_LINES = 40
@@ -155,6 +156,16 @@ class Programs:
 def programs(settings: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Programs]:
     with ExitStack() as stack:
         yield Programs(tmp_path, settings, request.node.stash.setdefault(_programs, []), stack)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Chromium without a screen and with a fresh profile; skips where there is none."""
+    missing = missing_for_browser()
+    if missing is not None:
+        pytest.skip(f"no browser: {missing}")
+    with open_browser(tmp_path / "browser") as opened:
+        yield opened
 
 
 def _show_log(request: pytest.FixtureRequest, process: Process) -> None:
