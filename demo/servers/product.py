@@ -103,7 +103,7 @@ class FlowerProcess(Process):
         port: a free one if not given.
         login: user and password, as ``user:password``; empty: Flower runs without authentication.
         prefix: of its addresses.
-        options: more options of Flower's.
+        config: started by Celery's own command with this configuration file.
     """
 
     def __init__(
@@ -115,18 +115,20 @@ class FlowerProcess(Process):
         port: int | None = None,
         login: str = "demo:demo",
         prefix: str = "",
-        options: Sequence[str] = (),
+        config: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port() if port is None else port
         self.login = login
         self._prefix = f"/{prefix}" if prefix else ""
-        command = [sys.executable, "-m", "matyan_celery", "flower", f"--port={self.port}", "--address=127.0.0.1"]
+        command = [sys.executable, "-m", *(["celery", "-A", "tasks"] if config is not None else ["matyan_celery"])]
+        command += ["flower", f"--port={self.port}", "--address=127.0.0.1"]
+        command += [f"--conf={config}"] if config is not None else []
         command += [f"--basic_auth={login}"] if login else []
         command += [f"--url_prefix={prefix}"] if prefix else []
         super().__init__(
             name,
-            [*command, *options],
+            command,
             folder / f"{name}.log",
             environment=clear_settings(settings),
             folder=folder,
