@@ -8,6 +8,7 @@ import click
 
 from matyan_celery.commands.bridge import bridge, drain
 from matyan_celery.commands.cleanups import cleanups
+from matyan_celery.commands.config import config
 from matyan_celery.commands.dead_letters import dead_letters
 from matyan_celery.commands.dump import dump, load
 from matyan_celery.commands.flower import flower
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for _command in (bridge, drain, status, dead_letters, cleanups, flower, replay, dump, load):
+for _command in (bridge, drain, status, dead_letters, cleanups, flower, replay, dump, load, config):
     cli.add_command(_command)
 
 

@@ -12,16 +12,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
-
 from storage.apply import Bug, TooLargeAlone
 from storage.choices import CleanupChoice, LetterChoice, read_cleanups, read_letters
 from storage.cleanups import CleanupState
 from storage.errors import Poison, StorageError, TransactionTooLarge
 from storage.ledger import raise_epoch
+from tasks.cleanup import send_cleanup
 from tasks.follow_ups import send_asked
-from tasks.queues import CLEANUP_QUEUE, CLEANUP_TASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,21 +98,18 @@ class Requeuer:
         if entry.state is CleanupState.RUNNING:
             return Requeued("requeued", "requeued: it is running, and will list once more before it ends")
         done = "requeued, forced" if force else "requeued"
-        error = self._send(run)
-        if error:
-            done += f"; Redis did not take its task ({error}), so beat will send it"
-        return Requeued("requeued", done)
+        return Requeued(
+            "requeued", done if self._send(run) else f"{done}; Redis did not take its task, beat will send it"
+        )
 
-    def _send(self, run: str) -> str:
-        """Send a cleanup's task; what went wrong otherwise. A Redis that is away is asked again after a while only."""
+    def _send(self, run: str) -> bool:
+        """Send a cleanup's task; a Redis that is away is asked again after a while only."""
         if time.monotonic() < self._away_until:
-            return "it is away"
-        try:
-            self._app.send_task(CLEANUP_TASK, (run,), queue=CLEANUP_QUEUE, retry=False)
-        except (OperationalError, RedisError, OSError) as error:
-            self._away_until = time.monotonic() + _AWAY
-            return str(error)
-        return ""
+            return False
+        if send_cleanup(self._app, run):
+            return True
+        self._away_until = time.monotonic() + _AWAY
+        return False
 
     # -- dead letters ----------------------------------------------------------------------------------------------
 
