@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
-from typing import Any
 
 import click
 
 from matyan_celery.commands.bridge import bridge, drain
 from matyan_celery.commands.cascades import cascades
+from matyan_celery.commands.cleanups import cleanups
 from matyan_celery.commands.config import config
 from matyan_celery.commands.dead_letters import dead_letters
 from matyan_celery.commands.dump import dump, load
+from matyan_celery.commands.flower import flower
 from matyan_celery.commands.jobs import jobs
 from matyan_celery.commands.replay import replay
 from matyan_celery.commands.status import status
-from storage.errors import StorageError
-from storage.recorded import BadLineError
-from tasks.settings import WrongSettingError
-
-
-class _Told(click.ClickException):
-    """An error that a person can mend: ends in one sentence, not in a traceback."""
-
-
-class _WrongSetting(_Told):
-    exit_code = 2
-
-
-class _Group(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except WrongSettingError as error:
-            raise _WrongSetting(str(error)) from error
-        except (StorageError, BadLineError) as error:
-            raise _Told(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader has gone, as in `... | head`: click ends in silence
-                raise
-            raise _Told(str(error)) from error
+from matyan_celery.commands.told import ToldGroup
 
 
 @click.group(
-    cls=_Group,
+    cls=ToldGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 The workers are started with:
@@ -59,7 +35,7 @@ def cli() -> None:
     """
 
 
-for _command in (bridge, drain, status, dead_letters, replay, dump, load, jobs, cascades, config):
+for _command in (bridge, drain, status, dead_letters, cleanups, cascades, jobs, flower, replay, dump, load, config):
     cli.add_command(_command)
 
 

@@ -14,7 +14,7 @@ import pytest
 from demo.servers.kafka import KafkaServer
 from demo.servers.kafka_jars import missing_for_kafka
 from demo.servers.process import Process, wait_until
-from demo.servers.product import BridgeProcess, WorkerProcess
+from demo.servers.product import BridgeProcess, FlowerProcess, WorkerProcess
 from demo.servers.redis import RedisServer
 from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
@@ -146,6 +146,14 @@ class Programs:
     def worker(self, name: str = "worker", *, concurrency: int = 1, **settings: str) -> WorkerProcess:
         """A Celery worker, not started. ``settings`` win over the fixture's."""
         process = WorkerProcess(self._folder, {**self._settings, **settings}, name=name, concurrency=concurrency)
+        self._add(process)
+        return process
+
+    def flower(
+        self, *, login: str = "demo:demo", prefix: str = "", config: Path | None = None, **settings: str
+    ) -> FlowerProcess:
+        """A Flower, not started. ``settings`` win over the fixture's."""
+        process = FlowerProcess(self._folder, {**self._settings, **settings}, login=login, prefix=prefix, config=config)
         self._add(process)
         return process
 
