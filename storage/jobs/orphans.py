@@ -125,7 +125,7 @@ def _is_young(order: JobOrder, blobs: BlobStore, run: str, cutoff: float) -> boo
     """Whether any of a run's blobs was written after the cutoff; one whose time is not known may have been."""
     end, more = "", True
     while more:
-        some, end, more = blobs.page(run_prefix(run), end)
+        some, end, more, _ = blobs.page(run_prefix(run), end)
         if any(blob.modified > cutoff or not blob.modified for blob in some):
             return True
         order.keep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from demo.servers.kafka import KafkaServer
 from demo.servers.kafka_jars import missing_for_kafka
 from demo.servers.process import Process, wait_until
-from demo.servers.product import BeatProcess, BridgeProcess, CommandProcess, WorkerProcess
+from demo.servers.product import BeatProcess, BridgeProcess, CommandProcess, FlowerProcess, WorkerProcess
 from demo.servers.redis import RedisServer
+from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
 
+PICTURES_VARIABLE = "MATYAN_TEST_PICTURES"
 _LOG_LINES = 40
 _programs = pytest.StashKey[list[Process]]()
 
@@ -167,6 +170,14 @@ class Programs:
         process.launch()
         return process.wait(120), process.output()
 
+    def flower(
+        self, *, login: str = "demo:demo", prefix: str = "", config: Path | None = None, **settings: str
+    ) -> FlowerProcess:
+        """A Flower, not started. ``settings`` win over the fixture's."""
+        process = FlowerProcess(self._folder, {**self._settings, **settings}, login=login, prefix=prefix, config=config)
+        self._add(process)
+        return process
+
     def _add(self, process: Process) -> None:
         self._shown.append(process)
         self._stack.callback(process.kill)
@@ -176,6 +187,22 @@ class Programs:
 def programs(settings: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Programs]:
     with ExitStack() as stack:
         yield Programs(tmp_path, settings, request.node.stash.setdefault(_programs, []), stack)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Chromium without a screen and with a fresh profile; skips where there is none."""
+    missing = missing_for_browser()
+    if missing is not None:
+        pytest.skip(f"no browser: {missing}")
+    with open_browser(tmp_path / "browser") as opened:
+        yield opened
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where a test puts pictures of pages: the folder that the variable names (docs/images), else one that goes."""
+    return Path(os.environ.get(PICTURES_VARIABLE) or tmp_path / "pictures")
 
 
 def _show_log(request: pytest.FixtureRequest, process: Process) -> None:
