@@ -120,6 +120,15 @@ def apply_async(flower: FlowerProcess, task: str, *arguments: object, login: str
     return call(flower, f"/api/task/async-apply/{task}", body, login=login)[0]
 
 
+def start_both(programs: Programs, *, prefix: str = "") -> FlowerProcess:
+    """A worker, and a Flower that hears of its tasks."""
+    worker, flower = programs.worker(), programs.flower(prefix=prefix)
+    worker.start()
+    flower.start()
+    worker.wait_output("Events of group {task} enabled", 60)
+    return flower
+
+
 def open_page(browser: Browser, flower: FlowerProcess, path: str = "/recovery") -> None:
     browser.open(flower.url.replace("://", f"://{flower.login}@") + path)
     browser.wait_text("Recovery")
@@ -130,9 +139,7 @@ class TestPage:
         fail(store, s3, *RUNS)
         for offset in range(3):
             keep(store, offset, f"{offset:032x}")
-        programs.worker().start()
-        flower = programs.flower()
-        flower.start()
+        flower = start_both(programs)
 
         open_page(browser, flower)
         for run in RUNS:
@@ -169,9 +176,7 @@ class TestPage:
         fail(store, s3, *RUNS)
         for offset in range(120):
             keep(store, offset, f"{offset:032x}", reason="bug" if offset else "invalid")
-        programs.worker().start()
-        flower = programs.flower(prefix="inside")
-        flower.start()
+        flower = start_both(programs, prefix="inside")
 
         open_page(browser, flower, "/recovery?show=failed")
         browser.find("#requeue-all")[0].click()
@@ -238,9 +243,7 @@ class TestApi:
     def test_requeues_cleanups_and_letters(self, programs: Programs, store: Store, s3: S3Server) -> None:
         fail(store, s3, *RUNS)
         keep(store, 7, RUNS[0])
-        programs.worker().start()
-        flower = programs.flower()
-        flower.start()
+        flower = start_both(programs)
         assert apply_async(flower, REQUEUE_CLEANUP_TASK, RUNS[0], login="") == 401
         assert apply_async(flower, REQUEUE_CLEANUP_TASK, RUNS[0]) == 200
         wait_until(lambda: state_of(store, RUNS[0]) is CleanupState.DONE, "the cleanup is done", seconds=60)
@@ -249,10 +252,7 @@ class TestApi:
         assert state_of(store, RUNS[1]) is CleanupState.FAILED
 
     def test_tells_what_became_of_it(self, programs: Programs, store: Store) -> None:
-        worker, flower = programs.worker(), programs.flower()
-        worker.start()
-        flower.start()
-        worker.wait_output("Events of group {task} enabled", 60)  # Flower has asked for them
+        flower = start_both(programs)
         status, body = call(
             flower, f"/api/task/async-apply/{REQUEUE_CLEANUP_TASK}", json.dumps({"args": ["nobody"]}).encode()
         )
