@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -39,7 +40,7 @@ DENIED = (
     "Access Denied.\nThe first of them:\n  {run}/checkpoints/epoch-003.pt\n  {run}/checkpoints/epoch-004.pt\n"
     "  {run}/figures/confusion.png"
 )
-PICTURE = Path(__file__).parents[2] / "docs" / "images" / "recovery.png"
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "recovery.png"  # made anew with WRITE_PICTURES=1
 
 
 @pytest.fixture
@@ -68,10 +69,11 @@ def store(settings: dict[str, str]) -> Iterator[Store]:
 
 def fail(store: Store, s3: S3Server, *runs: str) -> None:
     """Cleanups that have failed, their blobs still there. Nobody ever knew the runs, so they may go."""
+    began = time.time() - 9_000
 
     def work(transaction: Any) -> None:
         for number, run in enumerate(runs):
-            now = 1_790_000_000.0 + 700 * number
+            now = began + 700 * number
             store.cleanups.ask(transaction, run, source="event", now=now)
             store.cleanups.begin(transaction, run, task_id="", token="token", now=now, lease=9.0)
             error = DENIED.format(run=run)
@@ -80,6 +82,14 @@ def fail(store: Store, s3: S3Server, *runs: str) -> None:
     store.engine.transact(work)
     for run in runs:
         s3.put(f"{run}/checkpoints/epoch-{number:03d}.pt" for number in range(5))
+
+
+def ask_and_hold(store: Store, run: str) -> None:
+    def work(transaction: Any) -> None:
+        store.cleanups.ask(transaction, run, source="event", now=time.time())
+        store.cleanups.hold(transaction, run, reason="legal asked for these files", now=time.time())
+
+    store.engine.transact(work)
 
 
 def keep(store: Store, offset: int, run: str, *, reason: str = "bug") -> None:
@@ -135,8 +145,12 @@ def open_page(browser: Browser, flower: FlowerProcess, path: str = "/recovery") 
 
 
 class TestPage:
-    def test_list_select_requeue_done(self, programs: Programs, store: Store, s3: S3Server, browser: Browser) -> None:
+    def test_list_select_requeue_done(
+        self, programs: Programs, store: Store, s3: S3Server, browser: Browser, tmp_path: Path
+    ) -> None:
         fail(store, s3, *RUNS)
+        for run in ("held-by-a-person", "another"):
+            ask_and_hold(store, run)
         for offset in range(3):
             keep(store, offset, f"{offset:032x}")
         flower = start_both(programs)
@@ -151,7 +165,8 @@ class TestPage:
         assert browser.find('#requeue button[type="submit"]')[0].text == "Requeue 2"
         browser.find(".recovery-error summary")[0].click()
         assert f"{RUNS[0]}/figures/confusion.png" in browser.text()
-        browser.picture(PICTURE)
+        browser.driver.set_window_size(1_400, 1_240)
+        browser.picture(PICTURE if os.environ.get("WRITE_PICTURES") else tmp_path / "recovery.png")
 
         browser.find('#requeue button[type="submit"]')[0].click()
         browser.wait_text(f"{RUNS[0]}: requeued")
@@ -161,6 +176,7 @@ class TestPage:
         assert s3.keys(f"{RUNS[0]}/") + s3.keys(f"{RUNS[1]}/") == []
         assert [state_of(store, run) for run in RUNS[2:]] == [CleanupState.FAILED] * 2
         assert len(s3.keys(f"{RUNS[2]}/")) == 5
+        assert state_of(store, "another") is CleanupState.HELD
 
         open_page(browser, flower, "/recovery?show=done")
         browser.wait_text(RUNS[0])
