@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -39,7 +40,7 @@ DENIED = (
     "Access Denied.\nThe first of them:\n  {run}/checkpoints/epoch-003.pt\n  {run}/checkpoints/epoch-004.pt\n"
     "  {run}/figures/confusion.png"
 )
-PICTURE = Path(__file__).parents[2] / "docs" / "images" / "recovery.png"
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "recovery.png"  # made anew with WRITE_PICTURES=1
 
 
 @pytest.fixture
@@ -68,10 +69,11 @@ def store(settings: dict[str, str]) -> Iterator[Store]:
 
 def fail(store: Store, s3: S3Server, *runs: str) -> None:
     """Cleanups that have failed, their blobs still there. Nobody ever knew the runs, so they may go."""
+    began = time.time() - 9_000
 
     def work(transaction: Any) -> None:
         for number, run in enumerate(runs):
-            now = 1_790_000_000.0 + 700 * number
+            now = began + 700 * number
             store.cleanups.ask(transaction, run, source="event", now=now)
             store.cleanups.begin(transaction, run, task_id="", token="token", now=now, lease=9.0)
             error = DENIED.format(run=run)
@@ -80,6 +82,14 @@ def fail(store: Store, s3: S3Server, *runs: str) -> None:
     store.engine.transact(work)
     for run in runs:
         s3.put(f"{run}/checkpoints/epoch-{number:03d}.pt" for number in range(5))
+
+
+def ask_and_hold(store: Store, run: str) -> None:
+    def work(transaction: Any) -> None:
+        store.cleanups.ask(transaction, run, source="event", now=time.time())
+        store.cleanups.hold(transaction, run, reason="legal asked for these files", now=time.time())
+
+    store.engine.transact(work)
 
 
 def keep(store: Store, offset: int, run: str, *, reason: str = "bug") -> None:
@@ -120,19 +130,30 @@ def apply_async(flower: FlowerProcess, task: str, *arguments: object, login: str
     return call(flower, f"/api/task/async-apply/{task}", body, login=login)[0]
 
 
+def start_both(programs: Programs, *, prefix: str = "") -> FlowerProcess:
+    """A worker, and a Flower that hears of its tasks."""
+    worker, flower = programs.worker(), programs.flower(prefix=prefix)
+    worker.start()
+    flower.start()
+    worker.wait_output("Events of group {task} enabled", 60)
+    return flower
+
+
 def open_page(browser: Browser, flower: FlowerProcess, path: str = "/recovery") -> None:
     browser.open(flower.url.replace("://", f"://{flower.login}@") + path)
     browser.wait_text("Recovery")
 
 
 class TestPage:
-    def test_list_select_requeue_done(self, programs: Programs, store: Store, s3: S3Server, browser: Browser) -> None:
+    def test_list_select_requeue_done(
+        self, programs: Programs, store: Store, s3: S3Server, browser: Browser, tmp_path: Path
+    ) -> None:
         fail(store, s3, *RUNS)
+        for run in ("held-by-a-person", "another"):
+            ask_and_hold(store, run)
         for offset in range(3):
             keep(store, offset, f"{offset:032x}")
-        programs.worker().start()
-        flower = programs.flower()
-        flower.start()
+        flower = start_both(programs)
 
         open_page(browser, flower)
         for run in RUNS:
@@ -144,7 +165,8 @@ class TestPage:
         assert browser.find('#requeue button[type="submit"]')[0].text == "Requeue 2"
         browser.find(".recovery-error summary")[0].click()
         assert f"{RUNS[0]}/figures/confusion.png" in browser.text()
-        browser.picture(PICTURE)
+        browser.driver.set_window_size(1_400, 1_240)
+        browser.picture(PICTURE if os.environ.get("WRITE_PICTURES") else tmp_path / "recovery.png")
 
         browser.find('#requeue button[type="submit"]')[0].click()
         browser.wait_text(f"{RUNS[0]}: requeued")
@@ -154,6 +176,7 @@ class TestPage:
         assert s3.keys(f"{RUNS[0]}/") + s3.keys(f"{RUNS[1]}/") == []
         assert [state_of(store, run) for run in RUNS[2:]] == [CleanupState.FAILED] * 2
         assert len(s3.keys(f"{RUNS[2]}/")) == 5
+        assert state_of(store, "another") is CleanupState.HELD
 
         open_page(browser, flower, "/recovery?show=done")
         browser.wait_text(RUNS[0])
@@ -169,9 +192,7 @@ class TestPage:
         fail(store, s3, *RUNS)
         for offset in range(120):
             keep(store, offset, f"{offset:032x}", reason="bug" if offset else "invalid")
-        programs.worker().start()
-        flower = programs.flower(prefix="inside")
-        flower.start()
+        flower = start_both(programs, prefix="inside")
 
         open_page(browser, flower, "/recovery?show=failed")
         browser.find("#requeue-all")[0].click()
@@ -238,9 +259,7 @@ class TestApi:
     def test_requeues_cleanups_and_letters(self, programs: Programs, store: Store, s3: S3Server) -> None:
         fail(store, s3, *RUNS)
         keep(store, 7, RUNS[0])
-        programs.worker().start()
-        flower = programs.flower()
-        flower.start()
+        flower = start_both(programs)
         assert apply_async(flower, REQUEUE_CLEANUP_TASK, RUNS[0], login="") == 401
         assert apply_async(flower, REQUEUE_CLEANUP_TASK, RUNS[0]) == 200
         wait_until(lambda: state_of(store, RUNS[0]) is CleanupState.DONE, "the cleanup is done", seconds=60)
@@ -249,10 +268,7 @@ class TestApi:
         assert state_of(store, RUNS[1]) is CleanupState.FAILED
 
     def test_tells_what_became_of_it(self, programs: Programs, store: Store) -> None:
-        worker, flower = programs.worker(), programs.flower()
-        worker.start()
-        flower.start()
-        worker.wait_output("Events of group {task} enabled", 60)  # Flower has asked for them
+        flower = start_both(programs)
         status, body = call(
             flower, f"/api/task/async-apply/{REQUEUE_CLEANUP_TASK}", json.dumps({"args": ["nobody"]}).encode()
         )
