@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -16,6 +16,8 @@ from demo.servers.process import Process, wait_until
 from demo.servers.product import BridgeProcess, WorkerProcess
 from demo.servers.redis import RedisServer
 from tests.integration.leaks import our_processes, our_threads
+
+P = TypeVar("P", bound=Process)
 
 _LOG_LINES = 40
 _programs = pytest.StashKey[list[Process]]()
@@ -79,7 +81,8 @@ def make_topic(kafka: KafkaServer) -> Iterator[MakeTopic]:
 
     def make(partitions: int = 4, config: dict[str, str] | None = None) -> str:
         name = f"test-{uuid4().hex[:12]}"
-        kafka.create_topic(name, partitions, config)
+        # Recorded and made-up records have old times, by which Kafka would delete them after half a minute.
+        kafka.create_topic(name, partitions, {"retention.ms": "-1", **(config or {})})
         made.append(name)
         return name
 
@@ -126,19 +129,20 @@ class Programs:
 
     def bridge(self, name: str = "bridge", **settings: str) -> BridgeProcess:
         """A bridge, not started. ``settings`` win over the fixture's."""
-        process = BridgeProcess(self._folder, {**self._settings, **settings}, name=name)
-        self._add(process)
-        return process
+        return self.add(BridgeProcess(self._folder, {**self._settings, **settings}, name=name))
 
-    def worker(self, name: str = "worker", *, concurrency: int = 1, **settings: str) -> WorkerProcess:
+    def worker(
+        self, name: str = "worker", *, concurrency: int = 1, queues: Sequence[str] | None = None, **settings: str
+    ) -> WorkerProcess:
         """A Celery worker, not started. ``settings`` win over the fixture's."""
-        process = WorkerProcess(self._folder, {**self._settings, **settings}, name=name, concurrency=concurrency)
-        self._add(process)
-        return process
+        chosen = {**self._settings, **settings}
+        return self.add(WorkerProcess(self._folder, chosen, name=name, concurrency=concurrency, queues=queues))
 
-    def _add(self, process: Process) -> None:
+    def add(self, process: P) -> P:
+        """Another program of the test's, not started, to be killed with the rest and its log shown."""
         self._shown.append(process)
         self._stack.callback(process.kill)
+        return process
 
 
 @pytest.fixture
