@@ -19,7 +19,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from storage.dead_letters import STAGED, DeadLetter, DeadLetters
-from storage.envelope import decode
 from storage.errors import Poison, SplitTransaction, StorageError, TransactionTooLarge
 from storage.judgement import Verdict, judge
 from storage.ledger import Ledger, Mark, Owner, unpack_offset, unpack_owner
@@ -27,10 +26,10 @@ from storage.ledger import Ledger, Mark, Owner, unpack_offset, unpack_owner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from storage.application import Applier, Outcome
     from storage.batch import Batch, Record, Source
     from storage.engine import Engine, Transaction
     from storage.envelope import Envelope
+    from storage.meaning import FollowUp, Meaning, Outcome
 
 DELETE: Final = "delete_run"  # the one message whose work can be done in steps
 LATE_ATTEMPT: Final = 3  # from here on workers may have died on the batch
@@ -76,6 +75,7 @@ class Result:
         dead: records dead-lettered, by reason.
         covered: records that an earlier execution had applied.
         transactions: transactions that moved the cursor.
+        follow_ups: what can be done now at once, in the order of the records.
     """
 
     state: State = State.APPLIED
@@ -84,6 +84,7 @@ class Result:
     dead: Counter[str] = field(default_factory=Counter)
     covered: int = 0
     transactions: int = 0
+    follow_ups: list[FollowUp] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class BatchApplier:
         self,
         engine: Engine,
         ledger: Ledger,
-        applier: Applier,
+        applier: Meaning,
         *,
         clock: Callable[[], float] = time.time,
         patience: float = 40.0,
@@ -146,7 +147,7 @@ class BatchApplier:
             StorageUnavailable: the store did not answer. What was applied stands, nothing is lost: call again.
             Exception: a bug in a handler, before the batch's third attempt; after it, the record is dead-lettered.
         """
-        items: list[Envelope | Poison] = [_decode(record) for record in batch.records]
+        items: list[Envelope | Poison] = [self._decode(record) for record in batch.records]
         staged: set[int] = set()
         result = Result()
         begin, size, after = 0, len(items), batch.after
@@ -234,6 +235,12 @@ class BatchApplier:
         impatient = alone is None or (not isinstance(alone, Poison) and alone.type == DELETE)
         return self.engine.transact(work, impatient=impatient)
 
+    def _decode(self, record: Record) -> Envelope | Poison:
+        try:
+            return self._applier.decode(record)
+        except Poison as error:
+            return error
+
     # Small methods of their own, so that the simulation can plant a wrong rule and show that it is found.
 
     def judge(self, batch: Batch, owner: Owner | None, cursor: int | None, *, after: int, last: int) -> Verdict:
@@ -275,7 +282,8 @@ class BatchApplier:
             run, kind = (record.key or b"").decode("utf-8", "replace"), ""
         else:
             run, kind = item.run_id, item.type
-        return DeadLetter(source, batch.lane, offset, error.reason, str(error), self._clock(), run, kind, record.size)
+        place, now, route = (source, batch.lane, offset), self._clock(), self._applier.route
+        return DeadLetter(*place, error.reason, str(error), now, run, kind, record.size, route=route)
 
     # -- doing less in one transaction ---------------------------------------------------------------------------
 
@@ -372,13 +380,6 @@ def _is_retry(token: tuple[str, int], earlier: tuple[str, int]) -> bool:
     return bool(token[0]) and token[0] == earlier[0] and token[1] > earlier[1]
 
 
-def _decode(record: Record) -> Envelope | Poison:
-    try:
-        return decode(record)
-    except Poison as error:
-        return error
-
-
 def _count(result: Result, items: Sequence[Envelope | Poison], part: _Part, begin: int, end: int) -> None:
     if part.verdict is Verdict.DUPLICATE:
         result.covered += end - begin
@@ -386,6 +387,8 @@ def _count(result: Result, items: Sequence[Envelope | Poison], part: _Part, begi
     result.covered += part.begin - begin
     result.transactions += 1
     for item, outcome in zip(items[part.begin : end], part.outcomes, strict=True):
+        if outcome.follow_up is not None:
+            result.follow_ups.append(outcome.follow_up)
         if outcome.error is not None:
             result.dead[outcome.error.reason] += 1
         elif outcome.kind == "dropped" or isinstance(item, Poison):

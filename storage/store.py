@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Self
 
 from storage.application import Applier
 from storage.apply import BatchApplier
+from storage.cleanups import Cleanups
+from storage.control import ControlApplier
 from storage.dead_letters import DeadLetters
 from storage.directories import Directories, open_directories
 from storage.engine import Engine, open_engine
+from storage.errors import Refused
 from storage.ledger import Ledger
+from storage.meaning import CONTROL, INGEST
+from storage.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from storage.meaning import Meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +34,27 @@ class Store:
     ledger: Ledger
     applier: Applier
     dead_letters: DeadLetters
+    cleanups: Cleanups
+    outbox: Outbox
+    control: ControlApplier
 
-    def batch_applier(self, *, time_limit: float) -> BatchApplier:
-        """What applies batches; ``time_limit`` is the task's hard time limit in seconds."""
-        return BatchApplier(self.engine, self.ledger, self.applier, patience=time_limit * 4 / 3, budget=time_limit / 2)
+    def batch_applier(self, *, time_limit: float, route: str = INGEST) -> BatchApplier:
+        """What applies batches of a route; ``time_limit`` is the task's hard time limit in seconds."""
+        meaning = self.meaning_of(route)
+        return BatchApplier(self.engine, self.ledger, meaning, patience=time_limit * 4 / 3, budget=time_limit / 2)
+
+    def meaning_of(self, route: str) -> Meaning:
+        """What the records of a route mean, or the dead letters that have its name.
+
+        Raises:
+            Refused: there is no route of this name.
+        """
+        if route == INGEST:
+            return self.applier
+        if route == CONTROL:
+            return self.control
+        msg = f"there is no route {route!r}: was this written by a newer release?"
+        raise Refused(msg)
 
     def close(self) -> None:
         """Close the engine."""
@@ -54,7 +78,7 @@ def open_store(
         url: see `storage.engine.open_engine`.
         timeout: seconds after which one transaction gives up.
         under: a parent directory for tests that share a cluster.
-        clock: Unix seconds, for tombstones.
+        clock: Unix seconds, for tombstones and the times in ledgers.
 
     Raises:
         Fatal: the URL, or the store, cannot be used; the message says what to do.
@@ -72,4 +96,15 @@ def assemble_store(engine: Engine, *, under: tuple[str, ...] = (), clock: Callab
         engine.close()
         raise
     ledger = Ledger(directories.bridge)
-    return Store(engine, directories, ledger, Applier(directories, clock=clock), DeadLetters(ledger))
+    cleanups, outbox = Cleanups(ledger), Outbox(ledger)
+    return Store(
+        engine,
+        directories,
+        ledger,
+        applier=Applier(directories, outbox, clock=clock),
+        dead_letters=DeadLetters(ledger),
+        cleanups=cleanups,
+        outbox=outbox,
+        # The seam for cascades: the second argument is what asks for one, when there is a ledger of them.
+        control=ControlApplier(cleanups, clock=clock),
+    )

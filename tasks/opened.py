@@ -6,6 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from storage.meaning import INGEST
 from storage.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ class OpenedStore:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._opened: tuple[int, Store, BatchApplier] | None = None
+        self._opened: tuple[int, Store] | None = None
 
-    def batch_applier(self) -> BatchApplier:
-        """What applies batches to this process' store.
+    def store(self) -> Store:
+        """This process' store.
 
         Raises:
             Fatal: the store cannot be used as the settings say.
@@ -34,13 +35,16 @@ class OpenedStore:
         """
         opened = self._opened
         if opened is not None and opened[0] == os.getpid():
-            return opened[2]
+            return opened[1]
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
                 store = open_store(self._settings.storage_url, timeout=self._settings.storage_timeout_seconds)
-                applier = store.batch_applier(time_limit=self._settings.task_time_limit_seconds)
-                self._opened = (os.getpid(), store, applier)
-            return self._opened[2]
+                self._opened = (os.getpid(), store)
+            return self._opened[1]
+
+    def batch_applier(self, route: str = INGEST) -> BatchApplier:
+        """What applies batches of a route to this process' store; raises what `store` raises."""
+        return self.store().batch_applier(time_limit=self._settings.task_time_limit_seconds, route=route)
 
     def close(self) -> None:
         """Close what this process opened; what a parent opened is left alone. Closing twice is fine."""

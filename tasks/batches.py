@@ -1,4 +1,4 @@
-"""The ingest task: one batch of records into the store.
+"""The tasks of the routes: one batch of records into the store, then what follows from them.
 
 What the infrastructure is to blame for is retried for as long as it takes; what the records are to blame for becomes a
 dead letter inside `storage.apply`. Whatever else fails is logged and left: the bridge sends the batch again.
@@ -15,39 +15,53 @@ import structlog
 from storage.apply import Result, State
 from storage.batch import Batch, pack_batch, unpack_batch
 from storage.errors import Fatal, Retryable
-from tasks.queues import INGEST_TASK, ingest_queue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from celery import Celery, Task
 
+    from storage.meaning import FollowUp
     from tasks.opened import OpenedStore
 
 _EARLY_TRIES: Final = 20  # an early batch has lost its predecessor by then; the bridge knows, and sends again
 _LONGEST_WAIT: Final = 15.0  # seconds; well below the visibility timeout, or Redis would hand the task out again
 
-log = structlog.get_logger("tasks.ingest")
+log = structlog.get_logger("tasks.batches")
 
 
-def register(app: Celery, opened: OpenedStore) -> Task:
-    """Make the ingest task of an application; it works on the store of the process that runs it."""
+def register_route(
+    app: Celery, opened: OpenedStore, name: str, route: str, follow: Callable[[Sequence[FollowUp]], None]
+) -> Task:
+    """Make the task of a route.
 
-    @app.task(name=INGEST_TASK, bind=True, max_retries=None, acks_late=True, ignore_result=True)
-    def ingest(self: Task, packed: bytes) -> None:
+    Args:
+        app: whose task it is.
+        opened: the store of the process that runs it.
+        name: the task's.
+        route: the name of what the records mean (`storage.meaning.Meaning.route`).
+        follow: does at once what follows from records that are committed; must not raise.
+    """
+
+    @app.task(name=name, bind=True, max_retries=None, acks_late=True, ignore_result=True)
+    def apply(self: Task, packed: bytes) -> None:
         """Apply one packed batch; see `storage.apply` for what that means."""
         batch = unpack_batch(packed)
         retries: int = self.request.retries
         began = time.monotonic()
         try:
-            result = opened.batch_applier().apply(batch, token=(str(self.request.id), retries))
+            result = opened.batch_applier(route).apply(batch, token=(str(self.request.id), retries))
         except (Retryable, Fatal) as error:
             wait = choose_wait(retries)
             log.warning("waiting for the store", batch=str(batch), error=str(error), retry_in=round(wait, 2))
             raise self.retry(exc=error, countdown=wait, **_repeat(batch)) from error
-        _log_result(batch, result, time.monotonic() - began)
+        _log_result(batch, route, result, time.monotonic() - began)
+        if result.follow_ups:
+            follow(result.follow_ups)
         if result.state is State.UNFINISHED or (result.state is State.EARLY and retries < _EARLY_TRIES):
             raise self.retry(countdown=choose_wait(min(retries, 4)), **_repeat(batch))
 
-    task: Task = ingest
+    task: Task = apply
     return task
 
 
@@ -72,19 +86,20 @@ def describe_batch(batch: Batch) -> str:
     return f"({batch})"
 
 
-def sending_options(batch: Batch, queues: int) -> dict[str, Any]:
+def sending_options(batch: Batch, queue: str) -> dict[str, Any]:
     """The arguments of ``send_task`` for a batch."""
     return {
         "args": (pack_batch(batch),),
-        "queue": ingest_queue(batch.lane, queues),
+        "queue": queue,
         "argsrepr": describe_batch(batch),
         "kwargsrepr": "",
     }
 
 
-def _log_result(batch: Batch, result: Result, seconds: float) -> None:
+def _log_result(batch: Batch, route: str, result: Result, seconds: float) -> None:
     log.info(
         "batch",
+        route=route,
         state=result.state.value,
         topic=batch.source.topic,
         partition=batch.source.partition,

@@ -1,0 +1,61 @@
+"""What follows from records that were just committed, done at once: tasks sent, events published.
+
+Best effort: all of it stands in the store, and beat does what this process does not get to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from storage.errors import StorageError
+from storage.meaning import CascadeAsked, CleanupAsked
+from storage.outbox import OutboxEvent
+from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE, CLEANUP_TASK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery import Celery
+
+    from storage.meaning import FollowUp
+    from tasks.opened import OpenedStore
+    from tasks.outbox import OutboxPublisher
+
+log = structlog.get_logger("tasks.follow_ups")
+
+
+class FollowUps:
+    """Does follow-ups in a worker's child process.
+
+    Args:
+        app: sends the tasks.
+        opened: this process' store.
+        publisher: publishes events.
+    """
+
+    def __init__(self, app: Celery, opened: OpenedStore, publisher: OutboxPublisher) -> None:
+        self._app = app
+        self._opened = opened
+        self._publisher = publisher
+
+    def do(self, follow_ups: Sequence[FollowUp]) -> None:
+        """Do them; what goes wrong is logged, and left to beat."""
+        events = [event for event in follow_ups if isinstance(event, OutboxEvent)]
+        if events:
+            try:
+                self._publisher.publish_soon(self._opened.store(), events)
+            except StorageError as error:
+                log.warning("events are left to beat", count=len(events), error=str(error))
+        for number, asked in enumerate(dict.fromkeys(follow_ups)):
+            try:
+                if isinstance(asked, CleanupAsked):
+                    self._app.send_task(CLEANUP_TASK, (asked.run,), queue=CLEANUP_QUEUE, retry=False)
+                elif isinstance(asked, CascadeAsked):
+                    self._app.send_task(CASCADE_TASK, (asked.kind, asked.id), queue=CLEANUP_QUEUE, retry=False)
+            except (OperationalError, RedisError, OSError) as error:
+                log.warning("tasks are left to beat", count=len(follow_ups) - number, error=str(error))
+                return
