@@ -13,12 +13,13 @@ from bridge.notices import Notices
 from bridge.route import find_routes
 from bridge.service import Service, Waiting
 from storage.errors import Fatal
-from storage.store import Store, open_store
 from tasks.logs import configure_logs
+from tasks.opened import open_settings_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from storage.store import Store
     from tasks.settings import Settings
 
 log = structlog.get_logger("bridge")
@@ -100,7 +101,7 @@ class _Program:
             self._stop.set()
 
     def _open_store(self) -> Store:
-        return open_store(self._settings.storage_url, timeout=self._settings.storage_timeout_seconds)
+        return open_settings_store(self._settings)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class Cleanup:
         by_hand: held by a person: only a person's requeue opens it again.
         position: the last key of this pass over the prefix that was dealt with, for the next slice to go on from.
         refused: keys that could not be deleted in this pass.
+        passes: passes over the prefix of this try that have ended and had found something.
         task_id: the last Celery task that began it.
         token: the execution that works on it.
     """
@@ -69,6 +70,7 @@ class Cleanup:
     by_hand: bool = False
     position: str = ""
     refused: int = 0
+    passes: int = 0
     task_id: str = ""
     token: str = ""
 

@@ -117,7 +117,15 @@ class Cleanups:
     # -- a worker's changes ----------------------------------------------------------------------------------------
 
     def begin(
-        self, transaction: Transaction, run: str, *, task_id: str, token: str, now: float, lease: float
+        self,
+        transaction: Transaction,
+        run: str,
+        *,
+        task_id: str,
+        token: str,
+        now: float,
+        lease: float,
+        tries: int | None = None,
     ) -> Cleanup | None:
         """Take a cleanup that is due, or whose worker is taken for dead. Counts as a try.
 
@@ -128,12 +136,20 @@ class Cleanups:
             token: random text of this execution.
             now: Unix seconds.
             lease: seconds without a sign of life after which another may take it over.
+            tries: how many there are; where a worker died on the last of them, it is failed.
 
         Returns:
             The cleanup, now running; None where there is nothing to do, or not yet.
         """
         old = self.get(transaction, run)
         if old is None or not old.is_open or (old.due > now and old.token != token):
+            return None
+        died = old.state is CleanupState.RUNNING and old.token != token
+        if died and tries is not None and old.attempts >= tries:
+            before = f"; before: {old.error}" if old.error else ""
+            error = f"workers died on it, and its {old.attempts} tries are over{before}"
+            entry = replace(_rest(old, now), state=CleanupState.FAILED, error=error[:ERROR], due=now, forced=False)
+            self._write(transaction, old, entry)
             return None
         entry = replace(old, state=CleanupState.RUNNING, task_id=task_id, token=token, updated=now, due=now + lease)
         if old.token != token or old.state is not CleanupState.RUNNING:  # else a commit that went through unheard
@@ -149,6 +165,7 @@ class Cleanups:
         total: tuple[int, int],
         position: str,
         refused: int = 0,
+        passes: int = 0,
         error: str = "",
         gone: Iterable[str] = (),
         now: float,
@@ -164,6 +181,7 @@ class Cleanups:
                 may go through unheard and be tried again).
             position: the last key dealt with in this pass.
             refused: keys of this pass that could not be deleted.
+            passes: passes of this try that have ended.
             error: the last error, kept as it was where empty.
             gone: named keys that are gone.
             now: Unix seconds.
@@ -178,6 +196,7 @@ class Cleanups:
             bytes=total[1],
             position=position,
             refused=refused,
+            passes=passes,
             error=error[:ERROR] or old.error,
             named=old.named - self._unname(transaction, run, gone),
             updated=now,
@@ -200,7 +219,7 @@ class Cleanups:
         old = self._own(transaction, run, token)
         if old is None:
             return None
-        entry = replace(old, attempts=0, error="", position="", refused=0, token="", updated=now, due=now)
+        entry = replace(_rest(old, now), attempts=0, error="", due=now)
         if old.round == seen:
             entry = replace(entry, state=CleanupState.DONE, forced=False)
         else:
@@ -216,7 +235,7 @@ class Cleanups:
             return None
         last = old.attempts >= tries
         state = CleanupState.FAILED if last else CleanupState.PENDING
-        entry = replace(old, state=state, error=error[:ERROR], position="", refused=0, token="", updated=now)
+        entry = replace(_rest(old, now), state=state, error=error[:ERROR])
         return self._write(transaction, old, replace(entry, due=now, forced=False) if last else replace(entry, due=due))
 
     def hold(
@@ -242,7 +261,7 @@ class Cleanups:
         old = self.get(transaction, run) if token is None else self._own(transaction, run, token)
         if old is None:
             return None
-        entry = replace(old, error=reason[:ERROR], position="", refused=0, token="", updated=now, due=now, forced=False)
+        entry = replace(_rest(old, now), error=reason[:ERROR], forced=False, due=now)
         if token is not None and seen is not None and old.round != seen:
             entry = replace(entry, state=CleanupState.PENDING, forced=old.forced)
         else:
@@ -369,6 +388,9 @@ class Cleanups:
 
 
 def _open_again(entry: Cleanup, now: float) -> Cleanup:
-    return replace(
-        entry, state=CleanupState.PENDING, attempts=0, due=now, by_hand=False, position="", refused=0, token=""
-    )
+    return replace(_rest(entry, now), state=CleanupState.PENDING, attempts=0, due=now, by_hand=False)
+
+
+def _rest(entry: Cleanup, now: float) -> Cleanup:
+    """The entry when nobody works on it: the next try begins at the beginning."""
+    return replace(entry, position="", refused=0, passes=0, token="", updated=now)

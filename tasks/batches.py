@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from storage.meaning import FollowUp
     from tasks.opened import OpenedStore
+    from tasks.settings import Settings
 
 _EARLY_TRIES: Final = 20  # an early batch has lost its predecessor by then; the bridge knows, and sends again
+_FIRST_WAIT: Final = 0.2  # seconds
 _LONGEST_WAIT: Final = 15.0  # seconds; well below the visibility timeout, or Redis would hand the task out again
 
 log = structlog.get_logger("tasks.batches")
@@ -52,27 +54,37 @@ def register_route(
         try:
             result = opened.batch_applier(route).apply(batch, token=(str(self.request.id), retries))
         except (Retryable, Fatal) as error:
-            wait = choose_wait(retries)
+            wait = wait_for(retries, opened.settings)
             log.warning("waiting for the store", batch=str(batch), error=str(error), retry_in=round(wait, 2))
             raise self.retry(exc=error, countdown=wait, **_repeat(batch)) from error
         _log_result(batch, route, result, time.monotonic() - began)
         if result.follow_ups:
             follow(result.follow_ups)
         if result.state is State.UNFINISHED or (result.state is State.EARLY and retries < _EARLY_TRIES):
-            raise self.retry(countdown=choose_wait(min(retries, 4)), **_repeat(batch))
+            raise self.retry(countdown=wait_for(min(retries, 4), opened.settings), **_repeat(batch))
 
     task: Task = apply
     return task
 
 
-def choose_wait(retries: int, *, spread: float | None = None) -> float:
-    """Seconds until the next try: doubling from 0.2 with jitter, at most 15.
+def wait_for(retries: int, settings: Settings) -> float:
+    """Seconds until the next try of a task, with the settings' delays where they are set."""
+    first = settings.fdb_retry_initial_delay_sec or _FIRST_WAIT
+    return choose_wait(retries, first=first, longest=settings.fdb_retry_max_delay_sec or _LONGEST_WAIT)
+
+
+def choose_wait(
+    retries: int, *, spread: float | None = None, first: float = _FIRST_WAIT, longest: float = _LONGEST_WAIT
+) -> float:
+    """Seconds until the next try: doubling, with jitter.
 
     Args:
         retries: tries that failed so far, less one.
         spread: the jitter, 0 to 1; random if not given.
+        first: seconds after the first try.
+        longest: the most, in seconds; above 15 it counts as 15.
     """
-    longest = min(_LONGEST_WAIT, 0.2 * float(2 ** min(retries, 10)))
+    longest = min(_LONGEST_WAIT, longest, first * float(2 ** min(retries, 10)))
     return longest * (0.5 + 0.5 * (random.random() if spread is None else spread))
 
 
@@ -109,7 +121,7 @@ def _log_result(batch: Batch, route: str, result: Result, seconds: float) -> Non
         attempt=batch.attempt,
         records=len(batch.records),
         applied=sum(result.applied.values()),
-        dropped=result.dropped,
+        dropped=result.dropped.total(),
         dead=dict(result.dead),
         covered=result.covered,
         transactions=result.transactions,

@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 from storage.errors import StorageError
 from storage.meaning import CascadeAsked, CleanupAsked
 from storage.outbox import OutboxEvent
-from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE, CLEANUP_TASK
+from tasks.cleanup import send_cleanup
+from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,12 +51,20 @@ class FollowUps:
                 self._publisher.publish_soon(self._opened.store(), events)
             except StorageError as error:
                 log.warning("events are left to beat", count=len(events), error=str(error))
-        for number, asked in enumerate(dict.fromkeys(follow_ups)):
-            try:
-                if isinstance(asked, CleanupAsked):
-                    self._app.send_task(CLEANUP_TASK, (asked.run,), queue=CLEANUP_QUEUE, retry=False)
-                elif isinstance(asked, CascadeAsked):
-                    self._app.send_task(CASCADE_TASK, (asked.kind, asked.id), queue=CLEANUP_QUEUE, retry=False)
-            except (OperationalError, RedisError, OSError) as error:
-                log.warning("tasks are left to beat", count=len(follow_ups) - number, error=str(error))
-                return
+        for asked in dict.fromkeys(follow_ups):
+            if isinstance(asked, CleanupAsked):
+                taken = send_cleanup(self._app, asked.run)
+            elif isinstance(asked, CascadeAsked):
+                taken = self._send_cascade(asked)
+            else:
+                continue
+            if not taken:
+                return  # each more would wait for Redis again
+
+    def _send_cascade(self, asked: CascadeAsked) -> bool:
+        try:
+            self._app.send_task(CASCADE_TASK, (asked.kind, asked.id), queue=CLEANUP_QUEUE, retry=False)
+        except (OperationalError, RedisError, OSError) as error:
+            log.warning("a cascade is left to beat: Redis did not take its task", id=asked.id, error=str(error))
+            return False
+        return True
