@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from bridge.lanes import choose_lane
 from bridge.lookup import Lookup
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import DidNotStart, wait_until
+from demo.servers.s3 import MotoServer
+from storage.batch import Record
+from storage.cleanups import CleanupState
+from storage.control import make_run_deleted
 from storage.engine import Transaction, open_engine
 from storage.recorded import Recorded, format_recorded
 from storage.store import open_store
@@ -19,7 +24,7 @@ from tests.conformance.vectors import SHARED, State, show, show_value
 from tests.integration.commands import run_command
 from tests.integration.conftest import MakeTopic, Programs
 from tests.integration.stock_backend import NoStockBackend, stock_python
-from tests.integration.stock_workers import INGEST_GROUP, StockWorker
+from tests.integration.stock_workers import CONTROL_GROUP, INGEST_GROUP, StockWorker
 from tests.integration.traffic import (
     all_numbers,
     comparable_with_stock,
@@ -58,8 +63,8 @@ def group() -> str:
 
 
 @pytest.fixture
-def settings(settings: dict[str, str], make_topic: MakeTopic) -> dict[str, str]:
-    return {**settings, "KAFKA_CONTROL_EVENTS_TOPIC": make_topic(1)}
+def settings(settings: dict[str, str]) -> dict[str, str]:
+    return {**settings, "CONTROL_GROUP": CONTROL_GROUP}
 
 
 @pytest.fixture
@@ -71,17 +76,29 @@ def store_file(settings: dict[str, str]) -> Path:
 
 @pytest.fixture
 def stock(store_file: Path, settings: dict[str, str], tmp_path: Path, programs: Programs) -> StockWorker:
+    return programs.add(StockWorker(find_stock(), store_file, tmp_path, kafka_of(settings)))
+
+
+def find_stock() -> Path:
     try:
-        python = stock_python()
+        return stock_python()
     except NoStockBackend as error:
         pytest.skip(str(error))
-    kafka = {name: value for name, value in settings.items() if name.startswith("KAFKA_")}
-    return programs.add(StockWorker(python, store_file, tmp_path, kafka))
 
 
-def traffic(parts: int) -> list[list[Recorded]]:
-    """The recorded streams and numbered log records, cut in so many parts."""
-    recorded = [record for path in STREAMS for record in load_streams(path)]
+def kafka_of(settings: dict[str, str]) -> dict[str, str]:
+    """The settings that the stock workers share with ours."""
+    return {name: value for name, value in settings.items() if name.startswith("KAFKA_")}
+
+
+def cleanup_states(settings: dict[str, str]) -> list[CleanupState]:
+    with open_store(settings["STORAGE_URL"]) as store:
+        return [cleanup.state for cleanup in store.cleanups.each(store.engine)]
+
+
+def traffic(parts: int, streams: Sequence[Path] = STREAMS) -> list[list[Recorded]]:
+    """Recorded streams and numbered log records, cut in so many parts."""
+    recorded = [record for path in streams for record in load_streams(path)]
     numbered = cut(log_records(RUNS, range(60 * parts)), parts)
     return [one + other for one, other in zip(cut(recorded, parts), numbered, strict=True)]
 
@@ -91,9 +108,9 @@ def commits(kafka: KafkaServer, topic: str) -> dict[int, int]:
         return {number: lookup.offsets(topic, number).committed or 0 for number in range(PARTITIONS)}
 
 
-def wait_nobody(kafka: KafkaServer) -> None:
+def wait_nobody(kafka: KafkaServer, group: str = INGEST_GROUP) -> None:
     """Wait until the sessions of those who left the group without a word have run out."""
-    with Lookup({"bootstrap.servers": kafka.bootstrap_servers}, INGEST_GROUP) as lookup:
+    with Lookup({"bootstrap.servers": kafka.bootstrap_servers}, group) as lookup:
         wait_until(lambda: lookup.members() == [], "nobody is in the group", seconds=90, pause=0.5)
 
 
@@ -133,7 +150,7 @@ def truth(kafka: KafkaServer, topic: str, folder: Path) -> str:
 
 
 def highest_cursors(settings: dict[str, str]) -> dict[int, int]:
-    """Of each partition that was ever taken over, the offset up to which the foremost lane has applied."""
+    """Of each ingestion partition that was ever taken over, the offset up to which the foremost lane has applied."""
     with open_store(settings["STORAGE_URL"]) as store:
 
         def work(transaction: Transaction) -> dict[int, int]:
@@ -240,7 +257,7 @@ def test_records_replayed_before_the_cut_and_after_the_way_back(
 ) -> None:
     """`replay` stands for the stock worker: offsets are set by hand; and after a kill, `drain` still comes to rest."""
     servers = kafka.bootstrap_servers
-    first, second, third = traffic(3)
+    first, second, third = traffic(3, STREAMS[:3])
     produce(servers, topic, first)
     replay(settings, tmp_path, read_topic(servers, topic))
     set_commits(kafka, topic, Counter(record.partition for record in first))
@@ -249,7 +266,7 @@ def test_records_replayed_before_the_cut_and_after_the_way_back(
     bridge, half = programs.bridge(**SMALL), programs.worker("half", concurrency=2, queues=ALL_BUT_ONE, **SMALL)
     bridge.start()
     half.start()
-    wait_until(lambda: sum(lanes_ahead(kafka, topic, settings).values()) > 500, "lanes are ahead", seconds=60)
+    wait_until(lambda: sum(lanes_ahead(kafka, topic, settings).values()) > 200, "lanes are ahead", seconds=60)
     bridge.kill()
     produce(servers, topic, third)
     worker = programs.worker(concurrency=2, **SMALL)
@@ -265,3 +282,63 @@ def test_records_replayed_before_the_cut_and_after_the_way_back(
     assert rest, "cut in mid-stream"
     replay(settings, tmp_path, rest)
     assert differences(final_state(settings["STORAGE_URL"]), final_state(truth(kafka, topic, tmp_path))) == []
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[MotoServer]:
+    with MotoServer(tmp_path / "s3") as server:
+        server.make_bucket()
+        yield server
+
+
+@pytest.mark.stock
+def test_the_control_group_moves_too(
+    kafka: KafkaServer,
+    programs: Programs,
+    settings: dict[str, str],
+    store_file: Path,
+    s3: MotoServer,
+    tmp_path: Path,
+) -> None:
+    servers, topic = kafka.bootstrap_servers, settings["KAFKA_CONTROL_EVENTS_TOPIC"]
+    deleted = [f"{number:032x}" for number in range(12)]
+    living = f"{99:032x}"
+    s3.put(f"{run}/{name}" for run in (*deleted, living) for name in ("model.bin", "seq/images/0.png"))
+
+    def left() -> set[str]:
+        return {key.partition("/")[0] for key in s3.keys("")}
+
+    stock = programs.add(
+        StockWorker(find_stock(), store_file, tmp_path, kafka_of(settings) | s3.settings(), command="control-worker")
+    )
+    stock.start()
+    produce(servers, topic, deletions(deleted[:4]))
+    wait_applied(servers, CONTROL_GROUP, topic, seconds=60)
+    stock.stop()
+    assert left() == {*deleted[4:], living}
+
+    produce(servers, topic, deletions(deleted[4:8]))
+    ours = {**SMALL, **s3.settings()}
+    bridge, worker = programs.bridge(**ours), programs.worker(concurrency=2, **ours)
+    bridge.start()
+    worker.start()
+    wait_until(lambda: left() == {*deleted[8:], living}, "the next four are gone too", seconds=90, pause=0.5)
+    assert bridge.stop() == 0
+
+    produce(servers, topic, deletions(deleted[8:]))
+    drained = run_command({**settings, **ours}, tmp_path, "drain")
+    assert drained.returncode == 0, drained.stderr[-3_000:]
+    worker.stop()
+    with Lookup({"bootstrap.servers": servers}, CONTROL_GROUP) as lookup:
+        assert lookup.offsets(topic, 0).committed == 8
+    assert cleanup_states(settings) == [CleanupState.DONE] * 4
+
+    stock.start()
+    wait_applied(servers, CONTROL_GROUP, topic, seconds=60)
+    stock.stop()
+    assert left() == {living}
+
+
+def deletions(runs: list[str]) -> list[Recorded]:
+    """What the stock ingestion worker publishes when runs are deleted."""
+    return [Recorded("", 0, Record(0, 1, None, make_run_deleted(run, 1_767_225_600.0))) for run in runs]
