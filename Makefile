@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check docs format bench clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -32,10 +32,14 @@ bench: $(STAMP) ## benchmarks: CPU a record in apply, records a second end to en
 format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-check: $(STAMP) ## ruff, format and strict types
+check: $(STAMP) ## ruff, format, strict types, reference pages as the code is
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m matyan_celery.reference --check
+
+docs: $(STAMP) ## write the reference pages in docs/reference from the code
+	$(BIN)/python -m matyan_celery.reference
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from matyan_celery.commands.bridge import bridge, drain
+from matyan_celery.commands.config import config
 from matyan_celery.commands.dead_letters import dead_letters
 from matyan_celery.commands.dump import dump, load
 from matyan_celery.commands.replay import replay
@@ -56,7 +57,7 @@ def cli() -> None:
     """
 
 
-for _command in (bridge, drain, status, dead_letters, replay, dump, load):
+for _command in (bridge, drain, status, dead_letters, replay, dump, load, config):
     cli.add_command(_command)
 
 

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Final
 import msgpack
 
 from storage.batch import Record, Source
-from storage.envelope import decode
 from storage.errors import Poison, SplitTransaction, TransactionTooLarge
 from storage.ledger import order_source
+from storage.meaning import INGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from storage.application import Applier, Outcome
     from storage.engine import Engine, Transaction
     from storage.envelope import Envelope
     from storage.ledger import Ledger
+    from storage.meaning import Meaning, Outcome
 
 CHUNK: Final = 90_000  # bytes; a value may have 100,000
 STAGED: Final = 4_000_000  # bytes of a record beyond which its chunks are written ahead
@@ -46,6 +46,7 @@ class DeadLetter:
         type: message type, as far as it could be read.
         size: bytes of key and value.
         requeues: how often it was requeued and failed again.
+        route: the name of what its topic's records mean (`storage.meaning.Meaning.route`).
     """
 
     source: Source
@@ -58,6 +59,7 @@ class DeadLetter:
     type: str
     size: int
     requeues: int = 0
+    route: str = INGEST
 
 
 class DeadLetters:
@@ -103,6 +105,7 @@ class DeadLetters:
             letter.type[:SHORT],
             letter.size,
             letter.requeues,
+            letter.route,
         )
         packed: bytes = msgpack.packb(head, unicode_errors="replace")
         transaction.set(self._head_key(letter.source, letter.offset), packed)
@@ -142,8 +145,10 @@ class DeadLetters:
                 return
             begin = pairs[-1][0] + b"\x00"
 
-    def requeue(self, engine: Engine, applier: Applier, letter: DeadLetter, *, now: float) -> Outcome | None:
+    def requeue(self, engine: Engine, applier: Meaning, letter: DeadLetter, *, now: float) -> Outcome | None:
         """Apply a dead letter's record once more, and delete the letter, in one transaction.
+
+        ``applier`` is that of the letter's route: `storage.store.Store.meaning_of` knows it.
 
         Safe to call twice and to die in: a letter that is gone was done. A record that fails again stays a dead
         letter, with its new reason. By nature it is applied out of its run's order, after all that came since.
@@ -153,7 +158,11 @@ class DeadLetters:
 
         Raises:
             StorageUnavailable: the store did not answer.
+            ValueError: the applier is another route's.
         """
+        if applier.route != letter.route:
+            msg = f"a dead letter of the route {letter.route!r} cannot be applied as one of {applier.route!r}"
+            raise ValueError(msg)
 
         def work(transaction: Transaction) -> Outcome | None:
             found = self.get(transaction, letter.source, letter.offset)
@@ -161,7 +170,7 @@ class DeadLetters:
                 return None
             head, record = found
             try:
-                item: Envelope | Poison = decode(record)
+                item: Envelope | Poison = applier.decode(record)
             except Poison as error:
                 item = error
             outcome = applier.begin(transaction, [item]).finish()[0]
@@ -181,14 +190,14 @@ class DeadLetters:
                 if not self._shrink(engine, applier, letter) and isinstance(error, TransactionTooLarge):
                     raise
 
-    def _shrink(self, engine: Engine, applier: Applier, letter: DeadLetter) -> bool:
+    def _shrink(self, engine: Engine, applier: Meaning, letter: DeadLetter) -> bool:
         """Do a part of a delete_run that is too large for one transaction; False: there is nothing to do ahead."""
 
         def work(transaction: Transaction) -> bool:
             found = self.get(transaction, letter.source, letter.offset)
             if found is None:
                 return False
-            return applier.shrink(transaction, decode(found[1]))
+            return applier.shrink(transaction, applier.decode(found[1]))
 
         return engine.transact(work)
 
@@ -203,5 +212,5 @@ def _write(engine: Engine, pairs: list[tuple[bytes, bytes]]) -> None:
 
 
 def _unpack_head(source: Source, offset: int, value: bytes) -> DeadLetter:
-    lane, reason, error, time, run, kind, size, requeues = msgpack.unpackb(value)
-    return DeadLetter(source, lane, offset, reason, error, time, run, kind, size, requeues)
+    lane, reason, error, time, run, kind, size, requeues, *route = msgpack.unpackb(value)
+    return DeadLetter(source, lane, offset, reason, error, time, run, kind, size, requeues, *route)

@@ -7,10 +7,17 @@ from typing import Any
 
 from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
 
+from storage.meaning import CONTROL, INGEST
 from tasks.app import make_app
-from tasks.ingest import register
+from tasks.batches import register_route
+from tasks.blob_stores import OpenedBlobs
+from tasks.cleanup import register_cleanup
+from tasks.follow_ups import FollowUps
 from tasks.logs import configure_logs
 from tasks.opened import OpenedStore
+from tasks.outbox import OutboxPublisher
+from tasks.outbox_task import register_outbox
+from tasks.queues import CONTROL_TASK, INGEST_TASK
 from tasks.settings import WrongSettingError, load_settings
 
 try:
@@ -20,7 +27,13 @@ except WrongSettingError as error:
 
 app = make_app(settings)
 opened = OpenedStore(settings)
-ingest = register(app, opened)
+blobs = OpenedBlobs(settings)
+publisher = OutboxPublisher(settings)
+follow_ups = FollowUps(app, opened, publisher)
+ingest = register_route(app, opened, INGEST_TASK, INGEST, follow_ups.do)
+control = register_route(app, opened, CONTROL_TASK, CONTROL, follow_ups.do)
+cleanup = register_cleanup(app, opened, blobs, settings)
+publish_outbox = register_outbox(app, opened, publisher)
 
 
 @setup_logging.connect(weak=False)
@@ -30,5 +43,7 @@ def _log(**_: Any) -> None:
 
 @worker_process_shutdown.connect(weak=False)
 @worker_shutdown.connect(weak=False)
-def _close_store(**_: Any) -> None:
+def _close(**_: Any) -> None:
+    publisher.close()
+    blobs.close()
     opened.close()

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 INGEST_TASK: Final = "matyan.ingest"
+CONTROL_TASK: Final = "matyan.control"
+CLEANUP_TASK: Final = "matyan.cleanup"
+CASCADE_TASK: Final = "matyan.cascade"
+OUTBOX_TASK: Final = "matyan.publish_outbox"
+CLEANUP_QUEUE: Final = "cleanup"
+JOBS_QUEUE: Final = "jobs"
 _INGEST: Final = "ingest"
+_CONTROL: Final = "control"
 
 
 def name_queue(prefix: str, lane: int, queues: int) -> str:
@@ -21,3 +28,13 @@ def ingest_queues(queues: int) -> list[str]:
 def ingest_queue(lane: int, queues: int) -> str:
     """The queue of one lane of the ingestion route."""
     return name_queue(_INGEST, lane, queues)
+
+
+def control_queues(queues: int) -> list[str]:
+    """All queues of the control route."""
+    return [name_queue(_CONTROL, lane, queues) for lane in range(queues)]
+
+
+def control_queue(lane: int, queues: int) -> str:
+    """The queue of one lane of the control route."""
+    return name_queue(_CONTROL, lane, queues)

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from demo.servers.process import Process
-from tasks.settings import Settings
+from tasks.settings import Settings, setting_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,12 +19,13 @@ def clear_settings(given: Mapping[str, str]) -> dict[str, str | None]:
     Raises:
         ValueError: a name in ``given`` is none of ours; our programs would ignore it.
     """
-    ours = {name.upper() for name in Settings.model_fields}
+    ours = setting_names(Settings)
     unknown = sorted(set(given) - ours)
     if unknown:
         msg = f"no such settings: {', '.join(unknown)}"
         raise ValueError(msg)
-    return {**dict.fromkeys(ours), **given}
+    # Several of them run on one machine: none has metrics and health at the default port unless a test gives one.
+    return {**dict.fromkeys(ours), "METRICS_PORT": "0", **given}
 
 
 class BridgeProcess(Process):

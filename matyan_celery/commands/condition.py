@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgpack
 from confluent_kafka import KafkaException
@@ -17,7 +17,7 @@ from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
 from storage.batch import Source
 from storage.replay import CLUSTER as REPLAY
 from tasks.app import make_app
-from tasks.queues import ingest_queues
+from tasks.celeryconfig import find_queues
 
 if TYPE_CHECKING:
     from storage.engine import Transaction
@@ -54,21 +54,65 @@ class StoreSide:
     replays: int
 
 
+class Watched(NamedTuple):
+    """A topic that we look at, and the names of the settings that say so."""
+
+    topic: str
+    group: str
+    lanes: int
+    topic_setting: str
+    group_setting: str
+
+
+def find_watched(settings: Settings) -> list[Watched]:
+    """The topics of all routes."""
+    return [
+        Watched(
+            settings.kafka_data_ingestion_topic,
+            settings.ingest_group,
+            settings.ingest_lanes,
+            "KAFKA_DATA_INGESTION_TOPIC",
+            "INGEST_GROUP",
+        ),
+        Watched(
+            settings.kafka_control_events_topic,
+            settings.control_group,
+            settings.control_lanes,
+            "KAFKA_CONTROL_EVENTS_TOPIC",
+            "CONTROL_GROUP",
+        ),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
-class KafkaSide:
-    """What Kafka knows of the topic and the group.
+class TopicSide:
+    """What Kafka knows of a topic and its group.
 
     Attributes:
-        cluster: cluster id.
+        watched: which ones.
         topic_id: the topic's id, None if there is no such topic.
         offsets: commit and bounds of each partition.
         members: client ids in the group; None where the broker cannot tell.
     """
 
-    cluster: str
+    watched: Watched
     topic_id: str | None
     offsets: dict[int, Offsets]
     members: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSide:
+    """What Kafka knows: its id, and our topics by name."""
+
+    cluster: str
+    topics: dict[str, TopicSide]
+
+    def topic_of(self, source: Source) -> TopicSide | None:
+        """The topic that a source is a partition of, as it now is; None: of an earlier life, or elsewhere."""
+        side = self.topics.get(source.topic)
+        here = side is not None and (source.cluster, source.topic_id) == (self.cluster, side.topic_id)
+        return side if here else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +120,7 @@ class RedisSide:
     """What Redis and the workers behind it know.
 
     Attributes:
-        queues: batches that wait, by queue.
+        queues: tasks that wait, by queue.
         workers: the queues that each worker reads.
     """
 
@@ -128,47 +172,51 @@ def _ask_store(store: Store) -> StoreSide:
 
 
 def _ask_kafka(settings: Settings) -> KafkaSide | str:
-    topic = settings.kafka_data_ingestion_topic
     try:
         # Asks for all topics, since a question for one by name may make it.
         found = AdminClient({**settings.kafka_client(), "log_level": 2}).list_topics(timeout=_KAFKA_SECONDS)
-        cluster = str(found.cluster_id)
-        with Lookup(settings.kafka_client(), settings.ingest_group) as lookup:
-            members = None if cluster.startswith(_MOCK) else lookup.members()
-            if topic not in found.topics:
-                return KafkaSide(cluster, None, {}, members)
-            offsets = {
-                partition: lookup.offsets(topic, partition) for partition in sorted(found.topics[topic].partitions)
-            }
-            return KafkaSide(cluster, lookup.topic_id(topic), offsets, members)
-    except NoSuchTopic:
-        return KafkaSide(cluster, None, {}, members)
+        sides = {}
+        for watched in find_watched(settings):
+            metadata = found.topics.get(watched.topic)
+            partitions = None if metadata is None else sorted(metadata.partitions)
+            sides[watched.topic] = _ask_topic(settings, watched, str(found.cluster_id), partitions)
+        return KafkaSide(str(found.cluster_id), sides)
     except KafkaException as error:
         return str(error.args[0].str())
     except KafkaAway as error:
         return str(error)
 
 
+def _ask_topic(settings: Settings, watched: Watched, cluster: str, partitions: list[int] | None) -> TopicSide:
+    with Lookup(settings.kafka_client(), watched.group) as lookup:
+        members = None if cluster.startswith(_MOCK) else lookup.members()
+        if partitions is None:
+            return TopicSide(watched, None, {}, members)
+        offsets = {partition: lookup.offsets(watched.topic, partition) for partition in partitions}
+        try:
+            return TopicSide(watched, lookup.topic_id(watched.topic), offsets, members)
+        except NoSuchTopic:
+            return TopicSide(watched, None, {}, members)
+
+
 def _look_at_ends_again(settings: Settings, kafka: KafkaSide, known: StoreSide) -> KafkaSide | str:
     """The ends of logs that had grown between asking Kafka and asking the store."""
-    grown = [
-        source.partition
-        for source, standing in known.standings.items()
-        if (source.cluster, source.topic_id) == (kafka.cluster, kafka.topic_id)
-        and source.partition in kafka.offsets
-        and max(standing.cursors.values(), default=-1) >= kafka.offsets[source.partition].log_end
-    ]
-    if not grown:
-        return kafka
-    offsets = dict(kafka.offsets)
-    try:
-        with Lookup(settings.kafka_client(), settings.ingest_group) as lookup:
-            for partition in grown:
-                later = lookup.offsets(settings.kafka_data_ingestion_topic, partition)
-                offsets[partition] = offsets[partition]._replace(log_end=later.log_end)
-    except KafkaAway as error:
-        return str(error)
-    return KafkaSide(kafka.cluster, kafka.topic_id, offsets, kafka.members)
+    sides = dict(kafka.topics)
+    for source, standing in known.standings.items():
+        side = kafka.topic_of(source)
+        if side is None or source.partition not in side.offsets:
+            continue
+        before = side.offsets[source.partition]
+        if max(standing.cursors.values(), default=-1) < before.log_end:
+            continue
+        try:
+            with Lookup(settings.kafka_client(), side.watched.group) as lookup:
+                end = lookup.offsets(source.topic, source.partition).log_end
+        except KafkaAway as error:
+            return str(error)
+        offsets = {**sides[source.topic].offsets, source.partition: before._replace(log_end=end)}
+        sides[source.topic] = replace(side, offsets=offsets)
+    return KafkaSide(kafka.cluster, sides)
 
 
 def _ask_redis(settings: Settings) -> RedisSide | str:
@@ -176,7 +224,7 @@ def _ask_redis(settings: Settings) -> RedisSide | str:
         with make_app(settings) as app, app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=_REDIS_SECONDS)
             client = connection.default_channel.client
-            queues = {name: int(client.llen(name)) for name in ingest_queues(settings.ingest_queues)}
+            queues = {name: int(client.llen(name)) for name in find_queues(settings)}
             inspect = app.control.inspect(timeout=_WORKER_SECONDS, connection=connection)
             answers = inspect.active_queues() or {}
             return RedisSide(queues, {name: {queue["name"] for queue in read} for name, read in answers.items()})

@@ -209,7 +209,7 @@ def _drop(store: Store, letter: DeadLetter) -> None:
 def _requeue(store: Store, letter: DeadLetter) -> tuple[str, str]:
     """Apply one letter; what became of it, as a word and in words."""
     try:
-        outcome = store.dead_letters.requeue(store.engine, store.applier, letter, now=time.time())
+        outcome = store.dead_letters.requeue(store.engine, store.meaning_of(letter.route), letter, now=time.time())
     except TransactionTooLarge as error:
         return _keep_again(store, letter, TooLargeAlone(f"{error} (the record alone)"))
     except Poison as error:

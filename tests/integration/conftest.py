@@ -103,7 +103,15 @@ def group() -> str:
 
 
 @pytest.fixture
-def settings(kafka: KafkaServer, redis: RedisServer, topic: str, group: str, tmp_path: Path) -> dict[str, str]:
+def control_topic(make_topic: MakeTopic) -> str:
+    """A control topic of one partition, as in all stock deployments."""
+    return make_topic(1)
+
+
+@pytest.fixture
+def settings(
+    kafka: KafkaServer, redis: RedisServer, topic: str, control_topic: str, group: str, tmp_path: Path
+) -> dict[str, str]:
     """Settings, by their names in the environment, that connect the product's programs with each other."""
     return {
         "STORAGE_URL": f"sqlite:///{tmp_path / 'store.db'}",
@@ -111,6 +119,8 @@ def settings(kafka: KafkaServer, redis: RedisServer, topic: str, group: str, tmp
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "KAFKA_DATA_INGESTION_TOPIC": topic,
         "INGEST_GROUP": group,
+        "KAFKA_CONTROL_EVENTS_TOPIC": control_topic,
+        "CONTROL_GROUP": f"{group}-control",
         "LOG_LEVEL": "INFO",
     }
 

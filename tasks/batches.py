@@ -1,4 +1,4 @@
-"""The ingest task: one batch of records into the store.
+"""The tasks of the routes: one batch of records into the store, then what follows from them.
 
 What the infrastructure is to blame for is retried for as long as it takes; what the records are to blame for becomes a
 dead letter inside `storage.apply`. Whatever else fails is logged and left: the bridge sends the batch again.
@@ -15,50 +15,76 @@ import structlog
 from storage.apply import Result, State
 from storage.batch import Batch, pack_batch, unpack_batch
 from storage.errors import Fatal, Retryable
-from tasks.queues import INGEST_TASK, ingest_queue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from celery import Celery, Task
 
+    from storage.meaning import FollowUp
     from tasks.opened import OpenedStore
+    from tasks.settings import Settings
 
 _EARLY_TRIES: Final = 20  # an early batch has lost its predecessor by then; the bridge knows, and sends again
+_FIRST_WAIT: Final = 0.2  # seconds
 _LONGEST_WAIT: Final = 15.0  # seconds; well below the visibility timeout, or Redis would hand the task out again
 
-log = structlog.get_logger("tasks.ingest")
+log = structlog.get_logger("tasks.batches")
 
 
-def register(app: Celery, opened: OpenedStore) -> Task:
-    """Make the ingest task of an application; it works on the store of the process that runs it."""
+def register_route(
+    app: Celery, opened: OpenedStore, name: str, route: str, follow: Callable[[Sequence[FollowUp]], None]
+) -> Task:
+    """Make the task of a route.
 
-    @app.task(name=INGEST_TASK, bind=True, max_retries=None, acks_late=True, ignore_result=True)
-    def ingest(self: Task, packed: bytes) -> None:
+    Args:
+        app: whose task it is.
+        opened: the store of the process that runs it.
+        name: the task's.
+        route: the name of what the records mean (`storage.meaning.Meaning.route`).
+        follow: does at once what follows from records that are committed; must not raise.
+    """
+
+    @app.task(name=name, bind=True, max_retries=None, acks_late=True, ignore_result=True)
+    def apply(self: Task, packed: bytes) -> None:
         """Apply one packed batch; see `storage.apply` for what that means."""
         batch = unpack_batch(packed)
         retries: int = self.request.retries
         began = time.monotonic()
         try:
-            result = opened.batch_applier().apply(batch, token=(str(self.request.id), retries))
+            result = opened.batch_applier(route).apply(batch, token=(str(self.request.id), retries))
         except (Retryable, Fatal) as error:
-            wait = choose_wait(retries)
+            wait = wait_for(retries, opened.settings)
             log.warning("waiting for the store", batch=str(batch), error=str(error), retry_in=round(wait, 2))
             raise self.retry(exc=error, countdown=wait, **_repeat(batch)) from error
-        _log_result(batch, result, time.monotonic() - began)
+        _log_result(batch, route, result, time.monotonic() - began)
+        if result.follow_ups:
+            follow(result.follow_ups)
         if result.state is State.UNFINISHED or (result.state is State.EARLY and retries < _EARLY_TRIES):
-            raise self.retry(countdown=choose_wait(min(retries, 4)), **_repeat(batch))
+            raise self.retry(countdown=wait_for(min(retries, 4), opened.settings), **_repeat(batch))
 
-    task: Task = ingest
+    task: Task = apply
     return task
 
 
-def choose_wait(retries: int, *, spread: float | None = None) -> float:
-    """Seconds until the next try: doubling from 0.2 with jitter, at most 15.
+def wait_for(retries: int, settings: Settings) -> float:
+    """Seconds until the next try of a task, with the settings' delays where they are set."""
+    first = settings.fdb_retry_initial_delay_sec or _FIRST_WAIT
+    return choose_wait(retries, first=first, longest=settings.fdb_retry_max_delay_sec or _LONGEST_WAIT)
+
+
+def choose_wait(
+    retries: int, *, spread: float | None = None, first: float = _FIRST_WAIT, longest: float = _LONGEST_WAIT
+) -> float:
+    """Seconds until the next try: doubling, with jitter.
 
     Args:
         retries: tries that failed so far, less one.
         spread: the jitter, 0 to 1; random if not given.
+        first: seconds after the first try.
+        longest: the most, in seconds; above 15 it counts as 15.
     """
-    longest = min(_LONGEST_WAIT, 0.2 * float(2 ** min(retries, 10)))
+    longest = min(_LONGEST_WAIT, longest, first * float(2 ** min(retries, 10)))
     return longest * (0.5 + 0.5 * (random.random() if spread is None else spread))
 
 
@@ -72,19 +98,20 @@ def describe_batch(batch: Batch) -> str:
     return f"({batch})"
 
 
-def sending_options(batch: Batch, queues: int) -> dict[str, Any]:
+def sending_options(batch: Batch, queue: str) -> dict[str, Any]:
     """The arguments of ``send_task`` for a batch."""
     return {
         "args": (pack_batch(batch),),
-        "queue": ingest_queue(batch.lane, queues),
+        "queue": queue,
         "argsrepr": describe_batch(batch),
         "kwargsrepr": "",
     }
 
 
-def _log_result(batch: Batch, result: Result, seconds: float) -> None:
+def _log_result(batch: Batch, route: str, result: Result, seconds: float) -> None:
     log.info(
         "batch",
+        route=route,
         state=result.state.value,
         topic=batch.source.topic,
         partition=batch.source.partition,
@@ -94,7 +121,7 @@ def _log_result(batch: Batch, result: Result, seconds: float) -> None:
         attempt=batch.attempt,
         records=len(batch.records),
         applied=sum(result.applied.values()),
-        dropped=result.dropped,
+        dropped=result.dropped.total(),
         dead=dict(result.dead),
         covered=result.covered,
         transactions=result.transactions,

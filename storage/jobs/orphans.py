@@ -1,0 +1,172 @@
+"""Orphans: blobs that are still there though their run is deleted, or was never known.
+
+The top level of the bucket is walked page by page, and each page's runs are looked up in the store together: as many
+requests as there are runs with blobs, divided by a thousand, rather than one for each tombstone there ever was. What is
+found becomes a cleanup in the ledger, which looks again before it deletes anything.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from storage.blob_names import UnsafeName, run_prefix
+from storage.cleanup import Cleanup, CleanupState
+from storage.encoding import span
+from storage.handlers.run import RunKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from storage.engine import Transaction
+    from storage.jobs.order import JobOrder, Tally
+    from storage.store import Store
+
+# What nobody has heard of is only a run's where it looks like one: clients draw 24 or 32 hexadecimal digits, uuids or
+# ULIDs. Anything else in the bucket is somebody's own.
+_RUN_ID: Final = re.compile(
+    r"[0-9a-f]{24}|[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-HJKMNP-TV-Z]{26}"
+)
+
+
+class BlobFolders(Protocol):
+    """What the sweep asks of a blob store."""
+
+    def folders(self) -> Iterator[list[str]]:
+        """The names before the first slash of all keys, in pages; each once."""
+        ...
+
+    def newest(self, prefix: str) -> Iterator[float]:
+        """When the newest blob of each page of a prefix was written, Unix seconds."""
+        ...
+
+
+class _Standing(NamedTuple):
+    """What the store says about a run that has blobs and is not known to live."""
+
+    run: str
+    kind: str  # tombstoned or unknown
+    cleanup: Cleanup | None
+
+
+def sweep_orphans(
+    order: JobOrder,
+    *,
+    blobs: BlobFolders,
+    unknown: bool,
+    grace_hours: float,
+    send_cleanup: Callable[[str], None],
+) -> Tally:
+    """Ask for cleanups of all runs that are deleted, or were never known, and have blobs.
+
+    Runs whose cleanup is open are left to it, and runs whose cleanup has failed or is held to a person.
+
+    Args:
+        order: see there; the limit is of cleanups asked for.
+        blobs: the blob store.
+        unknown: also runs that were never known: no tombstone, no data, no index entry; an id that looks like a run's.
+        grace_hours: of those, only where the newest blob is older, since blobs come before the run's first record.
+        send_cleanup: sends the task of a run's cleanup.
+
+    Raises:
+        LockLost: somebody else has the job now; what was done is done.
+        StorageUnavailable: the store did not answer.
+    """
+    kept = ("no safe name", "no run id", "too young", "cleanup under way", "left to a person")
+    tally = dict.fromkeys(("folders", "tombstoned", "unknown", "asked", *kept), 0)
+    cutoff = order.now - grace_hours * 3600
+
+    def find() -> Iterator[str]:
+        for page in blobs.folders():
+            order.keep()
+            tally["folders"] += len(page)
+            for standing in _look_up(order.store, _take_safe(page, order, tally), unknown=unknown):
+                tally[standing.kind] += 1
+                reason = _find_reason(standing) or (
+                    "too young" if standing.kind == "unknown" and _is_young(order, blobs, standing.run, cutoff) else ""
+                )
+                if reason:
+                    tally[reason] += 1
+                    order.tell(f"keep {standing.run!r} ({standing.kind}): {reason}")
+                else:
+                    yield standing.run
+
+    for some in order.chunks(find()):
+        asked = some if order.dry_run else _ask(order, some, unknown=unknown)
+        tally["asked"] += len(asked)
+        for run in asked:
+            order.tell(f"{'would ask' if order.dry_run else 'ask'} for the cleanup of {run!r}")
+            if not order.dry_run:
+                send_cleanup(run)
+    return tally
+
+
+def _take_safe(page: Iterable[str], order: JobOrder, tally: Tally) -> list[str]:
+    safe = []
+    for run in page:
+        try:
+            run_prefix(run)
+        except UnsafeName as error:
+            tally["no safe name"] += 1
+            order.tell(f"keep {run!r}: {error}")
+        else:
+            safe.append(run)
+    return safe
+
+
+def _find_reason(standing: _Standing) -> str:
+    """Why a run's blobs are not this job's; empty if they are."""
+    if standing.kind == "unknown" and not _RUN_ID.fullmatch(standing.run):
+        return "no run id"
+    if standing.cleanup is None or standing.cleanup.state is CleanupState.DONE:
+        return ""
+    return "cleanup under way" if standing.cleanup.is_open else "left to a person"
+
+
+def _is_young(order: JobOrder, blobs: BlobFolders, run: str, cutoff: float) -> bool:
+    for time in blobs.newest(run_prefix(run)):
+        order.keep()
+        if time > cutoff:
+            return True
+    return False
+
+
+def _look_up(store: Store, runs: Sequence[str], *, unknown: bool) -> list[_Standing]:
+    return store.engine.read(lambda transaction: _find_standings(store, transaction, runs, unknown=unknown))
+
+
+def _find_standings(store: Store, transaction: Transaction, runs: Sequence[str], *, unknown: bool) -> list[_Standing]:
+    """Those that are tombstoned or, if asked for, unknown; all reads in flight together."""
+    keys = [RunKeys(store.directories, run) for run in runs]
+    tombstones = [transaction.get(key.tombstone) for key in keys]
+    found, others = list[_Standing](), list[RunKeys]()
+    for key, tombstone in zip(keys, tombstones, strict=True):
+        if tombstone.wait() is not None:
+            found.append(_Standing(key.id, "tombstoned", store.cleanups.get(transaction, key.id)))
+        else:
+            others.append(key)
+    if not unknown:
+        return found
+    reads = [
+        [transaction.get_range(*span(prefix), limit=1) for prefix in (key.data, key.reverse, key.tag_links)]
+        for key in others
+    ]
+    links = [transaction.get(key.experiment_link) for key in others]
+    for key, some, link in zip(others, reads, links, strict=True):
+        if link.wait() is None and not any(read.wait() for read in some):
+            found.append(_Standing(key.id, "unknown", store.cleanups.get(transaction, key.id)))
+    return found
+
+
+def _ask(order: JobOrder, runs: Sequence[str], *, unknown: bool) -> list[str]:
+    """Ask for cleanups, of those runs that still stand as they were found."""
+    store = order.store
+
+    def work(transaction: Transaction) -> list[str]:
+        standings = _find_standings(store, transaction, runs, unknown=unknown)
+        going = [one.run for one in standings if not _find_reason(one)]
+        for run in going:
+            store.cleanups.ask(transaction, run, source="orphans", now=order.now)
+        return going
+
+    return store.engine.transact(work)
