@@ -31,6 +31,7 @@ class Sender:
         route: queue names.
         notices: where to say that Redis is waited for.
         state_of: the state that a batch belongs to; None when that has been dropped.
+        resent: called when a batch is sent again.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Sender:
         route: Route,
         notices: Notices,
         state_of: Callable[[Batch], Partition | None],
+        resent: Callable[[], None],
     ) -> None:
         self._publisher = publisher
         self._route = route
         self._notices = notices
         self._state_of = state_of
+        self._resent = resent
         self._desk = Desk("redis")
         self._refused: list[tuple[float, Batch]] = []
         self._asking: set[tuple[int, int]] = set()
@@ -88,6 +91,7 @@ class Sender:
             again = state.resend(batch, time.monotonic(), queue_is_empty=empty) if state is not None else None
             if again is not None:
                 log.warning("sent again", batch=str(again), queue_was_empty=empty)
+                self._resent()
                 self.send(again)
 
         def failed(error: Exception) -> None:

@@ -15,6 +15,7 @@ import structlog
 from storage.apply import Result, State
 from storage.batch import Batch, pack_batch, unpack_batch
 from storage.errors import Fatal, Retryable
+from tasks.counting import count_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
 
     from storage.meaning import FollowUp
+    from tasks.meter import Meter
     from tasks.opened import OpenedStore
     from tasks.settings import Settings
 
@@ -33,13 +35,19 @@ log = structlog.get_logger("tasks.batches")
 
 
 def register_route(
-    app: Celery, opened: OpenedStore, name: str, route: str, follow: Callable[[Sequence[FollowUp]], None]
+    app: Celery,
+    opened: OpenedStore,
+    meter: Meter,
+    name: str,
+    route: str,
+    follow: Callable[[Sequence[FollowUp]], None],
 ) -> Task:
     """Make the task of a route.
 
     Args:
         app: whose task it is.
         opened: the store of the process that runs it.
+        meter: counts what is done.
         name: the task's.
         route: the name of what the records mean (`storage.meaning.Meaning.route`).
         follow: does at once what follows from records that are committed; must not raise.
@@ -50,14 +58,18 @@ def register_route(
         """Apply one packed batch; see `storage.apply` for what that means."""
         batch = unpack_batch(packed)
         retries: int = self.request.retries
-        began = time.monotonic()
+        began, tried, result, failure = time.monotonic(), opened.retries.mine(), Result(), "unknown"
         try:
-            result = opened.batch_applier(route).apply(batch, token=(str(self.request.id), retries))
+            opened.batch_applier(route).apply(batch, token=(str(self.request.id), retries), into=result)
+            failure = ""
         except (Retryable, Fatal) as error:
-            wait = wait_for(retries, opened.settings)
+            failure, wait = "fdb", wait_for(retries, opened.settings)
             log.warning("waiting for the store", batch=str(batch), error=str(error), retry_in=round(wait, 2))
             raise self.retry(exc=error, countdown=wait, **_repeat(batch)) from error
-        _log_result(batch, route, result, time.monotonic() - began)
+        finally:
+            seconds, tried = time.monotonic() - began, opened.retries.mine() - tried
+            count_batch(meter, route, batch, result, seconds=seconds, retries=tried, failure=failure)
+        _log_result(batch, route, result, seconds)
         if result.follow_ups:
             follow(result.follow_ups)
         if result.state is State.UNFINISHED or (result.state is State.EARLY and retries < _EARLY_TRIES):

@@ -5,20 +5,32 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
+from celery.signals import (
+    beat_init,
+    setup_logging,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
 
 from storage.meaning import CONTROL, INGEST
 from tasks.app import make_app
 from tasks.batches import register_route
+from tasks.beat import BeatWatch
 from tasks.blob_stores import OpenedBlobs
 from tasks.cleanup import register_cleanup
 from tasks.follow_ups import FollowUps
 from tasks.logs import configure_logs
+from tasks.meter import Meter
+from tasks.metrics import STORE_RETRIES
 from tasks.opened import OpenedStore
 from tasks.outbox import OutboxPublisher
 from tasks.outbox_task import register_outbox
 from tasks.queues import CONTROL_TASK, INGEST_TASK
 from tasks.settings import WrongSettingError, load_settings
+from tasks.worker import HeartbeatStep, WorkerWatch
 
 try:
     settings = load_settings()
@@ -26,14 +38,24 @@ except WrongSettingError as error:
     sys.exit(str(error))
 
 app = make_app(settings)
-opened = OpenedStore(settings)
+meter = Meter()
+opened = OpenedStore(settings, retried=lambda: meter.count(STORE_RETRIES))
 blobs = OpenedBlobs(settings)
 publisher = OutboxPublisher(settings)
 follow_ups = FollowUps(app, opened, publisher)
-ingest = register_route(app, opened, INGEST_TASK, INGEST, follow_ups.do)
-control = register_route(app, opened, CONTROL_TASK, CONTROL, follow_ups.do)
-cleanup = register_cleanup(app, opened, blobs, settings)
+ingest = register_route(app, opened, meter, INGEST_TASK, INGEST, follow_ups.do)
+control = register_route(app, opened, meter, CONTROL_TASK, CONTROL, follow_ups.do)
+cleanup = register_cleanup(app, opened, blobs, meter, settings)
 publish_outbox = register_outbox(app, opened, publisher)
+
+beat_init.connect(BeatWatch(settings, opened, meter).begin, weak=False)
+watch = WorkerWatch(settings, opened, meter)
+app.steps["worker"].add(HeartbeatStep)
+worker_init.connect(watch.begin, weak=False)
+worker_ready.connect(watch.become_ready, weak=False)
+worker_process_init.connect(watch.begin_child, weak=False)
+worker_process_shutdown.connect(watch.end_child, weak=False)
+worker_shutdown.connect(watch.end, weak=False)
 
 
 @setup_logging.connect(weak=False)

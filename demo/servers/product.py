@@ -24,8 +24,14 @@ def clear_settings(given: Mapping[str, str]) -> dict[str, str | None]:
     if unknown:
         msg = f"no such settings: {', '.join(unknown)}"
         raise ValueError(msg)
-    # Several of them run on one machine: none has metrics and health at the default port unless a test gives one.
-    return {**dict.fromkeys(ours), "METRICS_PORT": "0", **given}
+    return {**dict.fromkeys(ours), **given}
+
+
+def _make_own(folder: Path, given: Mapping[str, str]) -> dict[str, str | None]:
+    """An environment for one of several programs on this machine: no server at the default port, own heartbeats."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {"METRICS_PORT": "0", "HEARTBEAT_FOLDER": str(folder / "heartbeats")}
+    return clear_settings({**own, **given})
 
 
 class BridgeProcess(Process):
@@ -38,12 +44,11 @@ class BridgeProcess(Process):
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str], *, name: str = "bridge") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             name,
             [sys.executable, "-m", "bridge"],
             folder / f"{name}.log",
-            environment=clear_settings(settings),
+            environment=_make_own(folder, settings),
             folder=folder,
         )
 
@@ -70,7 +75,6 @@ class WorkerProcess(Process):
         queues: Sequence[str] | None = None,
         pool: str = "prefork",
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._node = f"{name}@{folder.name}"
         command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--hostname", self._node]
         command += ["--loglevel", "INFO", "--pool", pool, "--concurrency", str(concurrency)]
@@ -82,7 +86,7 @@ class WorkerProcess(Process):
             command,
             folder / f"{name}.log",
             # Celery's soft shutdown (REMAP_SIGTERM=SIGQUIT) would wait its whole time, even with nothing running.
-            environment={**clear_settings(settings), "REMAP_SIGTERM": None},
+            environment={**_make_own(folder, settings), "REMAP_SIGTERM": None},
             folder=folder,
             ready_seconds=60,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from matyan_celery.reference.metrics import write_metrics
 from matyan_celery.reference.settings import write_settings
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "metrics.md": write_metrics,
     "settings.md": write_settings,
 }
 
