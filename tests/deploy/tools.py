@@ -71,6 +71,26 @@ def find_compose_reader() -> Path:
     return program
 
 
+@functools.cache
+def find_model_checker() -> Path:
+    """A folder with validate.mjs and the npm packages that it needs, which hold models of custom resources."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} to check custom resources with")
+    source = Path(__file__).parent / "models"
+    content = b"".join(path.read_bytes() for path in sorted(source.iterdir()))
+    folder = cache_folder() / f"kubernetes-models-{hashlib.sha256(content).hexdigest()[:16]}"
+    if not (folder / "complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock"):
+            for path in source.iterdir():
+                shutil.copy(path, folder)
+            command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+            subprocess.run(command, cwd=folder, check=True, timeout=_SECONDS)
+            (folder / "complete").touch()
+    return folder
+
+
 def find_program(name: str, package: str) -> Path:
     """A program on the path; the test is skipped where it is not there."""
     found = shutil.which(name)
