@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -95,6 +96,11 @@ class WatchedScheduler(PersistentScheduler):  # type: ignore[misc] # Celery has 
 
     turned: Callable[[], None] = staticmethod(ignore)
     ended: Callable[[], None] = staticmethod(ignore)
+
+    def setup_schedule(self) -> None:
+        """Read the schedule from its file, whose folder is made if it is absent."""
+        Path(self.schedule_filename).parent.mkdir(parents=True, exist_ok=True)
+        super().setup_schedule()
 
     def tick(self, *args: Any, **options: Any) -> Any:
         """Send what is due; the seconds until the next."""

@@ -20,8 +20,11 @@ from tasks.app import make_app
 from tasks.batches import register_route
 from tasks.beat import BeatWatch
 from tasks.blob_stores import OpenedBlobs
+from tasks.cascade import register_cascade
 from tasks.cleanup import register_cleanup
 from tasks.follow_ups import FollowUps
+from tasks.job_runner import JobRunner
+from tasks.jobs import register_jobs
 from tasks.logs import configure_logs
 from tasks.meter import Meter
 from tasks.metrics import STORE_RETRIES
@@ -29,6 +32,7 @@ from tasks.opened import OpenedStore
 from tasks.outbox import OutboxPublisher
 from tasks.outbox_task import register_outbox
 from tasks.queues import CONTROL_TASK, INGEST_TASK
+from tasks.schedule import make_schedule, schedule_file
 from tasks.settings import WrongSettingError, load_settings
 from tasks.worker import HeartbeatStep, WorkerWatch
 
@@ -38,6 +42,7 @@ except WrongSettingError as error:
     sys.exit(str(error))
 
 app = make_app(settings)
+app.conf.update(beat_schedule=make_schedule(settings), beat_schedule_filename=schedule_file(settings))
 meter = Meter()
 opened = OpenedStore(settings, retried=lambda: meter.count(STORE_RETRIES))
 blobs = OpenedBlobs(settings)
@@ -47,6 +52,9 @@ ingest = register_route(app, opened, meter, INGEST_TASK, INGEST, follow_ups.do)
 control = register_route(app, opened, meter, CONTROL_TASK, CONTROL, follow_ups.do)
 cleanup = register_cleanup(app, opened, blobs, meter, settings)
 publish_outbox = register_outbox(app, opened, publisher)
+cascade = register_cascade(app, opened, settings)
+runner = JobRunner(settings, app, store=opened.store, blobs=blobs.blobs, publisher=publisher)
+jobs = register_jobs(app, runner)
 
 beat_init.connect(BeatWatch(settings, opened, meter).begin, weak=False)
 watch = WorkerWatch(settings, opened, meter)

@@ -94,3 +94,41 @@ class WorkerProcess(Process):
     def is_ready(self) -> bool:
         """Whether it consumes its queues."""
         return f"{self._node} ready." in self.output()
+
+
+class BeatProcess(Process):
+    """``celery -A tasks beat``.
+
+    Args:
+        folder: for its log and its schedule, and its working directory.
+        settings: by their names in the environment.
+        name: for messages, and of its log file.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, name: str = "beat") -> None:
+        super().__init__(
+            name,
+            [sys.executable, "-m", "celery", "-A", "tasks", "beat", "--schedule", str(folder / f"{name}-schedule")],
+            folder / f"{name}.log",
+            environment=_make_own(folder, settings),
+            folder=folder,
+        )
+
+
+class CommandProcess(Process):
+    """``matyan-celery`` with some arguments, which ends by itself.
+
+    Args:
+        folder: for its log, and its working directory.
+        settings: by their names in the environment.
+        arguments: the command and its options.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], *arguments: str) -> None:
+        super().__init__(
+            " ".join(arguments),
+            [sys.executable, "-m", "matyan_celery", *arguments],
+            folder / f"{'-'.join(arguments[:2])}.log",
+            environment=_make_own(folder, settings),
+            folder=folder,
+        )

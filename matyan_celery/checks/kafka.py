@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.settings import Settings
+
+_PAUSE: Final = 0.2  # seconds between two questions
 
 
 def check_kafka(settings: Settings) -> Finding:
@@ -54,8 +57,7 @@ def _look_at_groups(settings: Settings) -> Iterator[Finding]:
     """Whether bridges are in our groups, and nobody else."""
     for group in (settings.ingest_group, settings.control_group):
         try:
-            with Lookup(settings.kafka_client(), group) as lookup:
-                members = lookup.members()
+            members = _ask_members(settings, group)
         except KafkaAway as error:
             yield Finding("groups", False, f"the group {group!r} is not known ({error})", "look at Kafka first")
             continue
@@ -68,6 +70,19 @@ def _look_at_groups(settings: Settings) -> Iterator[Finding]:
             yield Finding("groups", False, f"no bridge is in the group {group!r}", "start one: matyan-celery bridge")
         else:
             yield Finding("groups", True, f"the group {group!r} has {len(ours)} members, all of them bridges")
+
+
+def _ask_members(settings: Settings, group: str) -> list[str]:
+    """The client ids in a group. A broker that has just started does not know its groups for a moment."""
+    deadline = time.monotonic() + SECONDS
+    with Lookup(settings.kafka_client(), group) as lookup:
+        while True:
+            try:
+                return lookup.members()
+            except KafkaAway:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE)
 
 
 def _ask(settings: Settings) -> tuple[Finding, dict[str, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ import pytest
 from demo.servers.kafka import KafkaServer
 from demo.servers.kafka_jars import missing_for_kafka
 from demo.servers.process import Process, wait_until
-from demo.servers.product import BridgeProcess, WorkerProcess
+from demo.servers.product import BeatProcess, BridgeProcess, CommandProcess, WorkerProcess
 from demo.servers.redis import RedisServer
 from tests.integration.leaks import our_processes, our_threads
 
@@ -140,11 +140,32 @@ class Programs:
         self._add(process)
         return process
 
-    def worker(self, name: str = "worker", *, concurrency: int = 1, **settings: str) -> WorkerProcess:
+    def worker(
+        self, name: str = "worker", *, concurrency: int = 1, queues: Sequence[str] | None = None, **settings: str
+    ) -> WorkerProcess:
         """A Celery worker, not started. ``settings`` win over the fixture's."""
-        process = WorkerProcess(self._folder, {**self._settings, **settings}, name=name, concurrency=concurrency)
+        merged = {**self._settings, **settings}
+        process = WorkerProcess(self._folder, merged, name=name, concurrency=concurrency, queues=queues)
         self._add(process)
         return process
+
+    def beat(self, name: str = "beat", **settings: str) -> BeatProcess:
+        """Celery's beat, not started. ``settings`` win over the fixture's."""
+        process = BeatProcess(self._folder, {**self._settings, **settings}, name=name)
+        self._add(process)
+        return process
+
+    def command(self, *arguments: str, **settings: str) -> CommandProcess:
+        """A command of ours, not started. ``settings`` win over the fixture's."""
+        process = CommandProcess(self._folder, {**self._settings, **settings}, *arguments)
+        self._add(process)
+        return process
+
+    def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
+        """Run a command of ours; its exit code and what it said."""
+        process = self.command(*arguments, **settings)
+        process.launch()
+        return process.wait(120), process.output()
 
     def _add(self, process: Process) -> None:
         self._shown.append(process)

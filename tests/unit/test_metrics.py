@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.parser import text_string_to_metric_families
 
+from storage.cleaner import Cleaned
+from storage.cleanup import Cleanup, CleanupState
 from storage.meaning import CONTROL, INGEST
 from storage.result import Result, State
 from tasks.children import VARIABLE, ChildMetrics, prepare_folder
-from tasks.counting import count_batch
+from tasks.counting import count_batch, count_cleanup
 from tasks.meter import Meter, Retries
 from tasks.metrics import (
     CLEANUPS,
@@ -255,3 +258,32 @@ class TestChildren:
 def test_the_beat_shows_what_the_store_holds() -> None:
     assert CLEANUPS.roles == (Role.BEAT,)
     assert INGESTION_BATCH_SIZE.roles == (Role.WORKER, Role.CLEANER)
+
+
+class TestCleanups:
+    ENTRY = Cleanup("run", CleanupState.PENDING, "event", 1.0, 1.0, 1.0)
+
+    def count(self, cleaned: Cleaned) -> dict[tuple[str, str], float]:
+        meter = worker_meter()
+        count_cleanup(meter, cleaned)
+        return counts(meter)
+
+    def test_what_was_deleted_counts_and_an_end_by_its_state(self) -> None:
+        done = replace(self.ENTRY, state=CleanupState.DONE)
+        assert self.count(Cleaned(done, worked=True, again=None, objects=3, bytes=30)) == {
+            ("matyan_blobs_deleted_total", ""): 3,
+            ("matyan_blob_bytes_deleted_total", ""): 30,
+            ("matyan_cleanups_finished_total", "done"): 1,
+        }
+        assert self.count(Cleaned(done, worked=False, again=None)) == {}
+        assert self.count(Cleaned(self.ENTRY, worked=True, again=0.0)) == {}  # gave way, goes on
+
+    def test_a_try_that_failed_is_an_error_of_the_blob_store(self) -> None:
+        again = replace(self.ENTRY, error="SlowDown")
+        failed = replace(again, state=CleanupState.FAILED)
+        error = ("matyan_control_processing_errors_total", "blob_storage")
+        assert self.count(Cleaned(again, worked=True, again=1.0)) == {error: 1}
+        assert self.count(Cleaned(failed, worked=True, again=None)) == {
+            error: 1,
+            ("matyan_cleanups_finished_total", "failed"): 1,
+        }
