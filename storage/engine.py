@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from storage.errors import BadStoreURL
+from storage.masking import mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +111,7 @@ def open_engine(url: str, *, timeout: float = 10.0) -> Engine:
     """
     scheme, separator, path = url.partition("://")
     if not separator or not path.startswith("/") or path == "/":
-        msg = f"{url!r} is no store URL: use sqlite:///path.db or fdb:///path/to/fdb.cluster"
+        msg = f"{mask_url(url)!r} is no store URL: use sqlite:///path.db or fdb:///path/to/fdb.cluster"
         raise BadStoreURL(msg)
     if scheme == "sqlite":
         from storage.sqlite import SqliteEngine
@@ -120,5 +121,5 @@ def open_engine(url: str, *, timeout: float = 10.0) -> Engine:
         from storage.foundationdb import FoundationEngine
 
         return FoundationEngine(url, path, timeout=timeout)
-    msg = f"{url!r} is no store URL: the scheme is {scheme!r}, known are sqlite and fdb"
+    msg = f"{mask_url(url)!r} is no store URL: the scheme is {scheme!r}, known are sqlite and fdb"
     raise BadStoreURL(msg)

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
 from storage.batch import Source
+from storage.masking import mask_url
 from storage.replay import CLUSTER as REPLAY
 from tasks.app import make_app
 from tasks.queues import ingest_queues
@@ -181,4 +182,4 @@ def _ask_redis(settings: Settings) -> RedisSide | str:
             answers = inspect.active_queues() or {}
             return RedisSide(queues, {name: {queue["name"] for queue in read} for name, read in answers.items()})
     except (OperationalError, RedisError, OSError) as error:
-        return str(error)
+        return mask_url(str(error))
