@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
+
+from storage.masking import mask_url
 
 
 def configure_logs(level: str) -> None:
@@ -22,7 +25,8 @@ def configure_logs(level: str) -> None:
     ]
     terminal = sys.stderr.isatty()
     ending: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # A plain traceback: the rich one shows local variables, and with them settings.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -36,7 +40,7 @@ def configure_logs(level: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending, _mask],
         )
     )
     root = logging.getLogger()
@@ -45,3 +49,8 @@ def configure_logs(level: str) -> None:
     # Celery says "received" and "succeeded" for each task, and kombu more: our own line a batch says what happened.
     for name in ("celery.worker.strategy", "celery.app.trace", "kombu"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+
+
+def _mask(_: object, __: str, line: Any) -> str:
+    """The finished line without passwords, whoever wrote them into it."""
+    return mask_url(line)

@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
+from storage.masking import mask_url
 from storage.replay import CLUSTER as REPLAY
 from storage.stalls import Stalls
 from tasks.app import make_app
@@ -235,4 +236,4 @@ def ask_redis(settings: Settings) -> RedisSide | str:
             answers = inspect.active_queues() or {}
             return RedisSide(queues, {name: {queue["name"] for queue in read} for name, read in answers.items()})
     except (OperationalError, RedisError, OSError) as error:
-        return str(error)
+        return mask_url(str(error))
