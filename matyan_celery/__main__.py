@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from matyan_celery.commands.bridge import bridge, drain
+from matyan_celery.commands.cascades import cascades
 from matyan_celery.commands.config import config
 from matyan_celery.commands.dead_letters import dead_letters
 from matyan_celery.commands.dump import dump, load
+from matyan_celery.commands.jobs import jobs
 from matyan_celery.commands.replay import replay
 from matyan_celery.commands.status import status
 from storage.errors import StorageError
@@ -57,7 +59,7 @@ def cli() -> None:
     """
 
 
-for _command in (bridge, drain, status, dead_letters, replay, dump, load, config):
+for _command in (bridge, drain, status, dead_letters, replay, dump, load, jobs, cascades, config):
     cli.add_command(_command)
 
 

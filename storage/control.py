@@ -82,9 +82,7 @@ class ControlApplier:
 
     route: Final = CONTROL
 
-    def __init__(
-        self, cleanups: Cleanups, ask_cascade: AskCascade | None = None, *, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, cleanups: Cleanups, ask_cascade: AskCascade, *, clock: Callable[[], float] = time.time) -> None:
         self.cleanups = cleanups
         self.ask_cascade = ask_cascade
         self.clock = clock
@@ -136,8 +134,6 @@ class ControlApplication:
         if event.type in _CASCADES:
             kind, field = _CASCADES[event.type]
             name = _find_text(event, field)
-            if applier.ask_cascade is None:
-                return APPLIED
             applier.ask_cascade(self._transaction, kind, name, now)
             return Outcome("applied", follow_up=CascadeAsked(kind, name))
         msg = f"there is no control event {event.type!r:.100}"

@@ -18,6 +18,7 @@ from bridge.partition import Limits, Partition, Seen
 from bridge.route import Route
 from bridge.takeover import unpack_stamp
 from storage.batch import pack_batch
+from storage.cascades import Cascades
 from storage.cleanups import Cleanups
 from storage.control import ControlApplier
 from storage.dead_letters import DeadLetters
@@ -121,7 +122,7 @@ class SimBridge:
             DeadLetters(ledger),
             cleanups,
             Outbox(ledger),
-            ControlApplier(cleanups),
+            ControlApplier(cleanups, Cascades(ledger).ask),
         )
         lookup: Lookup = SimLookup(world, self)  # type: ignore[assignment]
         self.keeper = world.rules.keeper(store, lookup, self.route, adopt=False)
