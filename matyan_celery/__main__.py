@@ -7,11 +7,13 @@ import importlib.metadata
 import click
 
 from matyan_celery.commands.bridge import bridge, drain
+from matyan_celery.commands.cascades import cascades
 from matyan_celery.commands.cleanups import cleanups
 from matyan_celery.commands.config import config
 from matyan_celery.commands.dead_letters import dead_letters
 from matyan_celery.commands.dump import dump, load
 from matyan_celery.commands.flower import flower
+from matyan_celery.commands.jobs import jobs
 from matyan_celery.commands.replay import replay
 from matyan_celery.commands.status import status
 from matyan_celery.commands.told import ToldGroup
@@ -33,7 +35,7 @@ def cli() -> None:
     """
 
 
-for _command in (bridge, drain, status, dead_letters, cleanups, flower, replay, dump, load, config):
+for _command in (bridge, drain, status, dead_letters, cleanups, flower, replay, dump, load, jobs, cascades, config):
     cli.add_command(_command)
 
 

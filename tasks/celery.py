@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
-from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
+from celery.signals import beat_init, setup_logging, worker_process_shutdown, worker_shutdown
 
 from storage.meaning import CONTROL, INGEST
 from tasks.app import make_app
 from tasks.batches import register_route
 from tasks.blob_stores import OpenedBlobs
+from tasks.cascade import register_cascade
 from tasks.cleanup import register_cleanup
 from tasks.follow_ups import FollowUps
+from tasks.job_runner import JobRunner
+from tasks.jobs import register_jobs
 from tasks.logs import configure_logs
 from tasks.opened import OpenedStore
 from tasks.outbox import OutboxPublisher
 from tasks.outbox_task import register_outbox
 from tasks.queues import CONTROL_TASK, INGEST_TASK
 from tasks.requeue_tasks import register_requeues
+from tasks.schedule import make_schedule, schedule_file
 from tasks.settings import WrongSettingError, load_settings
 
 try:
@@ -27,6 +32,7 @@ except WrongSettingError as error:
     sys.exit(str(error))
 
 app = make_app(settings)
+app.conf.update(beat_schedule=make_schedule(settings), beat_schedule_filename=schedule_file(settings))
 opened = OpenedStore(settings)
 blobs = OpenedBlobs(settings)
 publisher = OutboxPublisher(settings)
@@ -36,6 +42,9 @@ control = register_route(app, opened, CONTROL_TASK, CONTROL, follow_ups.do)
 cleanup = register_cleanup(app, opened, blobs, settings)
 publish_outbox = register_outbox(app, opened, publisher)
 register_requeues(app, opened, settings)
+cascade = register_cascade(app, opened, settings)
+runner = JobRunner(settings, app, store=opened.store, blobs=blobs.blobs, publisher=publisher)
+jobs = register_jobs(app, runner)
 
 
 @setup_logging.connect(weak=False)
@@ -49,3 +58,8 @@ def _close(**_: Any) -> None:
     publisher.close()
     blobs.close()
     opened.close()
+
+
+@beat_init.connect(weak=False)
+def _make_folder(sender: Any, **_: Any) -> None:
+    Path(sender.schedule_filename).parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ found becomes a cleanup in the ledger, which looks again before it deletes anyth
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from storage.blob_names import UnsafeName, run_prefix
 from storage.cleanup import Cleanup, CleanupState
@@ -18,6 +18,7 @@ from storage.handlers.run import RunKeys
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from storage.blobs import BlobStore
     from storage.engine import Transaction
     from storage.jobs.order import JobOrder, Tally
     from storage.store import Store
@@ -27,18 +28,6 @@ if TYPE_CHECKING:
 _RUN_ID: Final = re.compile(
     r"[0-9a-f]{24}|[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-HJKMNP-TV-Z]{26}"
 )
-
-
-class BlobFolders(Protocol):
-    """What the sweep asks of a blob store."""
-
-    def folders(self) -> Iterator[list[str]]:
-        """The names before the first slash of all keys, in pages; each once."""
-        ...
-
-    def newest(self, prefix: str) -> Iterator[float]:
-        """When the newest blob of each page of a prefix was written, Unix seconds."""
-        ...
 
 
 class _Standing(NamedTuple):
@@ -52,7 +41,7 @@ class _Standing(NamedTuple):
 def sweep_orphans(
     order: JobOrder,
     *,
-    blobs: BlobFolders,
+    blobs: BlobStore,
     unknown: bool,
     grace_hours: float,
     send_cleanup: Callable[[str], None],
@@ -71,16 +60,17 @@ def sweep_orphans(
     Raises:
         LockLost: somebody else has the job now; what was done is done.
         StorageUnavailable: the store did not answer.
+        BlobError: the blob store did not, or refused.
     """
     kept = ("no safe name", "no run id", "too young", "cleanup under way", "left to a person")
     tally = dict.fromkeys(("folders", "tombstoned", "unknown", "asked", *kept), 0)
     cutoff = order.now - grace_hours * 3600
 
     def find() -> Iterator[str]:
-        for page in blobs.folders():
+        for names in _each_page(blobs):
             order.keep()
-            tally["folders"] += len(page)
-            for standing in _look_up(order.store, _take_safe(page, order, tally), unknown=unknown):
+            tally["folders"] += len(names)
+            for standing in _look_up(order.store, _take_safe(names, order, tally), unknown=unknown):
                 tally[standing.kind] += 1
                 reason = _find_reason(standing) or (
                     "too young" if standing.kind == "unknown" and _is_young(order, blobs, standing.run, cutoff) else ""
@@ -99,6 +89,14 @@ def sweep_orphans(
             if not order.dry_run:
                 send_cleanup(run)
     return tally
+
+
+def _each_page(blobs: BlobStore) -> Iterator[list[str]]:
+    """What stands before the first slash of all keys, in pages."""
+    end, more = "", True
+    while more:
+        names, end, more = blobs.names(end)
+        yield names
 
 
 def _take_safe(page: Iterable[str], order: JobOrder, tally: Tally) -> list[str]:
@@ -123,11 +121,15 @@ def _find_reason(standing: _Standing) -> str:
     return "cleanup under way" if standing.cleanup.is_open else "left to a person"
 
 
-def _is_young(order: JobOrder, blobs: BlobFolders, run: str, cutoff: float) -> bool:
-    for time in blobs.newest(run_prefix(run)):
-        order.keep()
-        if time > cutoff:
+def _is_young(order: JobOrder, blobs: BlobStore, run: str, cutoff: float) -> bool:
+    """Whether any of a run's blobs was written after the cutoff; one whose time is not known may have been."""
+    end, more = "", True
+    while more:
+        page = blobs.page(run_prefix(run), end)
+        end, more = page.end, page.more
+        if any(blob.modified > cutoff or not blob.modified for blob in page.blobs):
             return True
+        order.keep()
     return False
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tasks.cron import parse_cron
+
 _STORE_SCHEMES: Final = ("sqlite:///", "fdb:///")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "sentinel://", "redis+socket://")
 HIDDEN: Final = "***"
@@ -56,6 +58,12 @@ def _check_redis(url: str) -> str:
     return url
 
 
+def _check_cron(line: str) -> str:
+    parse_cron(line)
+    return line
+
+
+CronLine = Annotated[str, AfterValidator(_check_cron)]
 StoreURL = Annotated[str, AfterValidator(_check_store)]
 RedisURL = Annotated[str, AfterValidator(_check_redis)]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storage.blobs import Blob, BlobPage, NamePage, Refusal
 from storage.cleanup import CleanupState
 from storage.errors import LockHeld
 from storage.jobs.order import JobOrder, Tally
@@ -30,12 +31,21 @@ class EveryRunHasBlobs:
         keys = [[element["v"] for element in row["key"]] for row in content["initial"]]
         self.runs = sorted(key[1] for key in keys if key[0] == "_deleted")
 
-    def folders(self) -> Iterator[list[str]]:
-        for start in range(0, len(self.runs), 2):
-            yield self.runs[start : start + 2]
+    def names(self, after: str = "", *, limit: int = 2) -> NamePage:
+        left = [run for run in self.runs if run > after]
+        return NamePage(left[:limit], left[:limit][-1] if left else after, more=len(left) > limit)
 
-    def newest(self, prefix: str) -> Iterator[float]:
+    def page(self, prefix: str, after: str = "", *, limit: int = 1) -> BlobPage:
         pytest.fail("only of runs that were never known")
+
+    def find(self, keys: Sequence[str]) -> list[Blob]:
+        pytest.fail("a job deletes nothing itself")
+
+    def delete(self, blobs: Sequence[Blob]) -> list[Refusal]:
+        pytest.fail("a job deletes nothing itself")
+
+    def close(self) -> None:
+        pass
 
 
 def read_option(command: list[str], name: str, default: float) -> float:

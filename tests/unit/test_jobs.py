@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storage.blobs import Blob, BlobPage, NamePage, Refusal
 from storage.cascades import CascadeState
 from storage.cleanup import Cleanup, CleanupState
 from storage.errors import LockLost
@@ -95,15 +96,24 @@ class Blobs:
     def __init__(self, **times: list[float]) -> None:
         self.times = times
 
-    def folders(self) -> Iterator[list[str]]:
-        names = sorted(self.times)
-        for start in range(0, len(names), 3):
-            yield names[start : start + 3]
+    def names(self, after: str = "", *, limit: int = 3) -> NamePage:
+        left = sorted(name for name in self.times if name > after)
+        return NamePage(left[:limit], left[:limit][-1] if left else after, more=len(left) > limit)
 
-    def newest(self, prefix: str) -> Iterator[float]:
-        times = self.times[prefix.rstrip("/")]
-        for start in range(0, len(times), 2):
-            yield max(times[start : start + 2])
+    def page(self, prefix: str, after: str = "", *, limit: int = 2) -> BlobPage:
+        start = int(after or 0)
+        times = self.times.get(prefix.rstrip("/"), [])
+        blobs = [Blob(f"{prefix}{number}", modified=time) for number, time in enumerate(times)][start : start + limit]
+        return BlobPage(blobs, str(start + limit), more=start + limit < len(times))
+
+    def find(self, keys: Sequence[str]) -> list[Blob]:
+        pytest.fail("a job deletes nothing itself")
+
+    def delete(self, blobs: Sequence[Blob]) -> list[Refusal]:
+        pytest.fail("a job deletes nothing itself")
+
+    def close(self) -> None:
+        pass
 
     def has_any(self, run: str) -> bool:
         return bool(self.times.get(run))
@@ -179,13 +189,13 @@ def test_unknown_runs_only_where_asked_for_and_old(store: Store, order: JobOrder
 def test_a_run_that_appears_between_look_and_ask_is_left(store: Store, order: JobOrder) -> None:
     run = hex_id(7)
     blobs = Blobs(**{run: [1.0]})
-    appearing = blobs.newest
+    page = blobs.page
 
-    def newest(prefix: str) -> Iterator[float]:
+    def page_and_appear(prefix: str, after: str = "", *, limit: int = 2) -> BlobPage:
         send(store, "create_run", run)
-        yield from appearing(prefix)
+        return page(prefix, after, limit=limit)
 
-    blobs.newest = newest  # type: ignore[method-assign]
+    blobs.page = page_and_appear  # type: ignore[method-assign]
     assert sweep(order, blobs, unknown=True)[1] == []
     assert cleanup_of(store, run) is None
 
