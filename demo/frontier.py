@@ -49,16 +49,24 @@ class Sent:
     bad: int = 0
 
 
+def _upload_nothing(key: str, body: bytes) -> None:
+    """For who has no blob store; the records are the same."""
+
+
 class Frontier:
     """Sends messages, and remembers them.
 
     Args:
         bootstrap_servers: Kafka.
         topic: the ingestion topic.
+        upload: given the key and the bytes of each blob, before the record that refers to it.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(
+        self, bootstrap_servers: str, topic: str, upload: Callable[[str, bytes], object] = _upload_nothing
+    ) -> None:
         self.sent = Sent()
+        self.upload = upload
         self._topic = topic
         self._producer = Producer(
             {
@@ -85,6 +93,10 @@ class Frontier:
                 self._producer.poll(0.05)
         self._producer.poll(0)
         self.sent.records += 1
+
+    def delete(self, run: str) -> None:
+        """What the API sends when a person deletes a run."""
+        self.send("delete_run", run, {})
 
     def partitions(self) -> list[int]:
         """The topic's partitions."""
@@ -194,9 +206,10 @@ class RunLogger:
         self._frontier.point(self._run, None, "__log_records", self._records, value)
         self._records += 1
 
-    def blob(self, path: str) -> None:
-        """An artifact that was uploaded."""
+    def blob(self, path: str, body: bytes) -> None:
+        """An artifact, uploaded."""
         key = f"{self._run}/{path}"
+        self._frontier.upload(key, body)
         self._send("blob_ref", {"s3_key": key, "artifact_path": path, "content_type": "application/octet-stream"})
         self._frontier.sent.blobs[self._run][path] = key
 

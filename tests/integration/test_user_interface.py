@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from demo.deletion import DELETED
 from demo.servers.process import Process, wait_until
 from demo.servers.stock_environment import NEEDED, missing_for_stock
 from demo.training import PLANS
@@ -67,9 +68,10 @@ def test_it_shows_the_demos_runs_and_the_clients(demo: Demo, browser: Browser, p
 
 def _see_the_runs(browser: Browser, address: str) -> None:
     browser.open(f"{address}/runs")
-    for plan in PLANS:
+    for plan in PLANS[DELETED:]:
         browser.wait_text(plan.name)
     assert "spirals and blobs" in browser.text()
+    assert not [plan.name for plan in PLANS[:DELETED] if plan.name in browser.text()]
 
 
 def _see_a_chart(browser: Browser, address: str) -> None:
@@ -82,7 +84,7 @@ def _see_a_chart(browser: Browser, address: str) -> None:
         next(option for option in browser.find("[role=option]") if option.text == name).click()
     browser.find("body")[0].send_keys(Keys.ESCAPE)
     _press(browser, "Search")
-    sequences = 3 * len(PLANS)  # the loss of training and of validation, and the accuracy of validation
+    sequences = 3 * len(PLANS[DELETED:])  # the loss of training and of validation, and the accuracy of validation
     wait_until(lambda: len(browser.find("path.Line")) == sequences, f"{sequences} lines", seconds=60, pause=0.2)
     browser.wait_text("Show Table Diff")  # the table below the charts comes last
     wait_until(lambda: "Processing" not in browser.text(), "the charts are shown", seconds=60, pause=0.2)
