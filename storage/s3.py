@@ -174,9 +174,13 @@ class S3Blobs:
             code = error.get("Code", "")
             if code in {"NoSuchKey", "NoSuchVersion"}:
                 continue
-            key = error.get("Key", "")
-            blob = named.get((key, error.get("VersionId") or None)) or Blob(key, 0, error.get("VersionId") or None)
-            refusals.append(Refusal(blob, code, error.get("Message", ""), code in _PASSING))
+            key, version = error.get("Key", ""), error.get("VersionId") or None
+            # Not every server says which version it means: then it may be any of the key's.
+            meant = [blob for blob in blobs if blob.key == key and version in {None, blob.version}]
+            refusals += [
+                Refusal(blob, code, error.get("Message", ""), code in _PASSING)
+                for blob in meant or [Blob(key, 0, version)]
+            ]
         return refusals
 
     def _delete_one(self, blob: Blob) -> list[Refusal]:
