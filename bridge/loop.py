@@ -32,6 +32,7 @@ from bridge.lookup import CLIENT_ID, KafkaAway, Lookup, NoSuchTopic
 from bridge.notices import Notices
 from bridge.partition import Partition, Seen
 from bridge.sender import Sender
+from bridge.stall_notes import StallNotes
 from bridge.traces import RecordTraces
 from bridge.verifier import TopicChanged, Verifier
 from storage.batch import Record, Source
@@ -126,6 +127,7 @@ class Loop:
         self._topic_id = topic_id
         self._store_desk = Desk("store")
         self._notices = Notices(log)
+        self._stall_notes = StallNotes(keeper, self._store_desk, self._store_failed)
         self._traces = RecordTraces()
         self._sender = Sender(publisher, route, self._notices, self._state_of, report.resent, self._traces)
         self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
@@ -218,6 +220,7 @@ class Loop:
             self._switch_lanes(holding, state)
             self._steer(holding, state)
             self._sender.resend(state, now)
+            self._stall_notes.look(state, now)
         self._verifier.look(now)
         self._sender.retry(now)
         self._observe(now)

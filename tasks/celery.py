@@ -32,6 +32,7 @@ from tasks.opened import OpenedStore
 from tasks.outbox import OutboxPublisher
 from tasks.outbox_task import register_outbox
 from tasks.queues import CONTROL_TASK, INGEST_TASK
+from tasks.requeue_tasks import register_requeues
 from tasks.schedule import make_schedule, schedule_file
 from tasks.settings import WrongSettingError, load_settings
 from tasks.tracing import connect_signals
@@ -56,6 +57,7 @@ publish_outbox = register_outbox(app, opened, publisher)
 cascade = register_cascade(app, opened, settings)
 runner = JobRunner(settings, app, store=opened.store, blobs=blobs.blobs, publisher=publisher)
 jobs = register_jobs(app, runner)
+register_requeues(app, opened, settings)
 
 if settings.tracing:
     connect_signals()
