@@ -33,6 +33,7 @@ from bridge.notices import Notices
 from bridge.partition import Partition, Seen
 from bridge.sender import Sender
 from bridge.stall_notes import StallNotes
+from bridge.traces import RecordTraces
 from bridge.verifier import TopicChanged, Verifier
 from storage.batch import Record, Source
 from storage.errors import StorageUnavailable
@@ -127,7 +128,8 @@ class Loop:
         self._store_desk = Desk("store")
         self._notices = Notices(log)
         self._stall_notes = StallNotes(keeper, self._store_desk, self._store_failed)
-        self._sender = Sender(publisher, route, self._notices, self._state_of, report.resent)
+        self._traces = RecordTraces()
+        self._sender = Sender(publisher, route, self._notices, self._state_of, report.resent, self._traces)
         self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
         self._holdings: dict[int, _Holding] = {}
         self._observing = False
@@ -273,7 +275,9 @@ class Loop:
             _bytes(message.value()),
         )
         self._taken += 1
-        if not holding.state.take(record, self._route.find_run(record), now):
+        if holding.state.take(record, self._route.find_run(record), now):
+            self._traces.note(holding.number, offset, message)
+        else:
             self._skipped += 1
 
     def _on_message_error(self, message: Message, error: KafkaError, now: float) -> None:
