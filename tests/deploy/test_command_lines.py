@@ -120,6 +120,7 @@ def stack(
     yield made
     for container in made.containers.values():
         container.kill()
+        print(f"-- end of the log of {container.name}:\n{container.tail()}")  # shown where the test fails
     for topic in ("data-ingestion", "control-events"):  # the next test's store knows nothing of these
         kafka_server.delete_topic(topic)
 
@@ -201,7 +202,8 @@ def test_a_busy_worker_ends_its_task_first(stack: Stack, kafka_server: KafkaServ
 def test_flower_asks_who_one_is(stack: Stack) -> None:
     """On a port of the test's own; an argument given twice counts as given last."""
     port = free_port()
-    flower = stack.start("flower", f"--port={port}")
+    with open_store(f"sqlite:///{stack.store}"):  # else the page says that there is none
+        flower = stack.start("flower", f"--port={port}")
 
     def status(path: str, login: str | None = None) -> int:
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
