@@ -32,6 +32,8 @@ from bridge.lookup import CLIENT_ID, KafkaAway, Lookup, NoSuchTopic
 from bridge.notices import Notices
 from bridge.partition import Partition, Seen
 from bridge.sender import Sender
+from bridge.stall_notes import StallNotes
+from bridge.traces import RecordTraces
 from bridge.verifier import TopicChanged, Verifier
 from storage.batch import Record, Source
 from storage.errors import StorageUnavailable
@@ -125,7 +127,9 @@ class Loop:
         self._topic_id = topic_id
         self._store_desk = Desk("store")
         self._notices = Notices(log)
-        self._sender = Sender(publisher, route, self._notices, self._state_of, report.resent)
+        self._stall_notes = StallNotes(keeper, self._store_desk, self._store_failed)
+        self._traces = RecordTraces()
+        self._sender = Sender(publisher, route, self._notices, self._state_of, report.resent, self._traces)
         self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
         self._holdings: dict[int, _Holding] = {}
         self._observing = False
@@ -216,6 +220,7 @@ class Loop:
             self._switch_lanes(holding, state)
             self._steer(holding, state)
             self._sender.resend(state, now)
+            self._stall_notes.look(state, now)
         self._verifier.look(now)
         self._sender.retry(now)
         self._observe(now)
@@ -270,7 +275,9 @@ class Loop:
             _bytes(message.value()),
         )
         self._taken += 1
-        if not holding.state.take(record, self._route.find_run(record), now):
+        if holding.state.take(record, self._route.find_run(record), now):
+            self._traces.note(holding.number, offset, message)
+        else:
             self._skipped += 1
 
     def _on_message_error(self, message: Message, error: KafkaError, now: float) -> None:

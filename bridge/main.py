@@ -20,6 +20,7 @@ from tasks.logs import configure_logs
 from tasks.meter import Meter
 from tasks.metrics import Role
 from tasks.opened import open_settings_store
+from tasks.tracing import connect_signals, start_tracing, stop_tracing
 from tasks.watch import Watch
 
 if TYPE_CHECKING:
@@ -72,7 +73,17 @@ class _Program:
         self._health: Health | None = None
 
     def run(self) -> int:
-        configure_logs(self._settings.log_level)
+        settings = self._settings
+        configure_logs(settings.log_level, settings.log_format, traced=settings.tracing)
+        if settings.tracing:
+            start_tracing(Role.BRIDGE)
+            connect_signals()
+        try:
+            return self._run()
+        finally:
+            stop_tracing()
+
+    def _run(self) -> int:
         with _signals(self._stop), ExitStack() as stack:
             routes = find_routes(self._settings)
             if not self._drain:
@@ -122,6 +133,7 @@ class _Program:
 
     def _run_service(self, service: Service) -> None:
         """One route, to its end; whatever ends it otherwise than it should ends the others too."""
+        structlog.contextvars.bind_contextvars(topic=service.route.topic)
         try:
             if not service.run():
                 self._well = False

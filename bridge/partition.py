@@ -232,6 +232,11 @@ class Partition:
         """Whether the lanes may change now: all that was ever applied is read again, nothing is outstanding."""
         return self.caught_up and self.is_drained
 
+    @property
+    def stall(self) -> float:
+        """Seconds without progress after which a batch is stalled."""
+        return self._limits.stall
+
     # -- sending again ---------------------------------------------------------------------------------------------
 
     def stalled(self, now: float) -> list[Batch]:

@@ -16,11 +16,13 @@ _COMMANDS = "matyan_celery.commands"
     places={
         "bridge": f"{_COMMANDS}.bridge:bridge",
         "cascades": f"{_COMMANDS}.cascades:cascades",
+        "cleanups": f"{_COMMANDS}.cleanups:cleanups",
         "config": f"{_COMMANDS}.config:config",
         "dead-letters": f"{_COMMANDS}.dead_letters:dead_letters",
         "doctor": f"{_COMMANDS}.doctor:doctor",
         "drain": f"{_COMMANDS}.bridge:drain",
         "dump": f"{_COMMANDS}.dump:dump",
+        "flower": f"{_COMMANDS}.flower:flower",
         "health": f"{_COMMANDS}.health:health",
         "jobs": f"{_COMMANDS}.jobs:jobs",
         "load": f"{_COMMANDS}.dump:load",

@@ -11,11 +11,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from storage.apply import Result, State
 from storage.batch import Batch, pack_batch, unpack_batch
 from storage.errors import Fatal, Retryable
 from tasks.counting import count_batch
+from tasks.tracing import annotate
+from tasks.tracing import describe_batch as describe_for_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,6 +60,11 @@ def register_route(
     def apply(self: Task, packed: bytes) -> None:
         """Apply one packed batch; see `storage.apply` for what that means."""
         batch = unpack_batch(packed)
+        with bound_contextvars(task_id=str(self.request.id), **_bind(batch)):
+            annotate(**describe_for_trace(batch))
+            execute(self, batch)
+
+    def execute(self: Task, batch: Batch) -> None:
         retries: int = self.request.retries
         began, tried, result, failure = time.monotonic(), opened.retries.mine(), Result(), "unknown"
         try:
@@ -69,7 +77,9 @@ def register_route(
         finally:
             seconds, tried = time.monotonic() - began, opened.retries.mine() - tried
             count_batch(meter, route, batch, result, seconds=seconds, retries=tried, failure=failure)
+            _log_refused(result)
         _log_result(batch, route, result, seconds)
+        annotate(**{"matyan.state": result.state.value, "matyan.applied": result.applied.total()})
         if result.follow_ups:
             follow(result.follow_ups)
         if result.state is State.UNFINISHED or (result.state is State.EARLY and retries < _EARLY_TRIES):
@@ -120,19 +130,37 @@ def sending_options(batch: Batch, queue: str) -> dict[str, Any]:
     }
 
 
+def _bind(batch: Batch) -> dict[str, Any]:
+    """What stands in every line that is logged for a batch; the run where all of it is one run's."""
+    keys = {record.key for record in batch.records}
+    run = {"run": next(iter(keys), None)} if len(keys) == 1 else {}
+    return {
+        "topic": batch.source.topic,
+        "partition": batch.source.partition,
+        "lane": batch.lane,
+        "first": batch.first,
+        "last": batch.last,
+        "attempt": batch.attempt,
+        **{name: key.decode("utf-8", "replace") for name, key in run.items() if key is not None},
+    }
+
+
+def _log_refused(result: Result) -> None:
+    for refused in result.refused:
+        error = refused.error
+        log.warning("dead letter", offset=refused.offset, run=refused.run, reason=error.reason, error=str(error))
+    more = result.dead.total() - len(result.refused)
+    if more:
+        log.warning("more dead letters", count=more)
+
+
 def _log_result(batch: Batch, route: str, result: Result, seconds: float) -> None:
     log.info(
         "batch",
         route=route,
         state=result.state.value,
-        topic=batch.source.topic,
-        partition=batch.source.partition,
-        lane=batch.lane,
-        first=batch.first,
-        last=batch.last,
-        attempt=batch.attempt,
         records=len(batch.records),
-        applied=sum(result.applied.values()),
+        applied=result.applied.total(),
         dropped=result.dropped.total(),
         dead=dict(result.dead),
         covered=result.covered,

@@ -83,7 +83,9 @@ def show_ledgers(store: Store, meter: Meter) -> None:
         StorageError: it cannot be read.
     """
     cleanups = store.cleanups.count(store.engine, states=_STATES)
-    letters = Counter(letter.reason for letter in store.dead_letters.each(store.engine))
+    letters = Counter[str]()
+    for (_, _, reason), count in store.dead_letters.count(store.engine).items():
+        letters[reason] += count
     events = store.outbox.count(store.engine)
     meter.show(CLEANUPS, {(state.value,): count for state, count in cleanups.items()})
     meter.show(DEAD_LETTERS_KEPT, {(reason,): count for reason, count in letters.items()})

@@ -32,8 +32,10 @@ from tasks.opened import OpenedStore
 from tasks.outbox import OutboxPublisher
 from tasks.outbox_task import register_outbox
 from tasks.queues import CONTROL_TASK, INGEST_TASK
+from tasks.requeue_tasks import register_requeues
 from tasks.schedule import make_schedule, schedule_file
 from tasks.settings import WrongSettingError, load_settings
+from tasks.tracing import connect_signals
 from tasks.worker import HeartbeatStep, WorkerWatch
 
 try:
@@ -55,7 +57,10 @@ publish_outbox = register_outbox(app, opened, publisher)
 cascade = register_cascade(app, opened, settings)
 runner = JobRunner(settings, app, store=opened.store, blobs=blobs.blobs, publisher=publisher)
 jobs = register_jobs(app, runner)
+register_requeues(app, opened, settings)
 
+if settings.tracing:
+    connect_signals()
 beat_init.connect(BeatWatch(settings, opened, meter).begin, weak=False)
 watch = WorkerWatch(settings, opened, meter)
 app.steps["worker"].add(HeartbeatStep)
@@ -68,7 +73,7 @@ worker_shutdown.connect(watch.end, weak=False)
 
 @setup_logging.connect(weak=False)
 def _log(**_: Any) -> None:
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format, traced=settings.tracing)
 
 
 @worker_process_shutdown.connect(weak=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+from structlog.contextvars import bound_contextvars
 
 from storage.cleaner import Cleaner, Terms
 from storage.errors import StorageError
@@ -21,6 +22,7 @@ from tasks.celeryconfig import cleanup_limit
 from tasks.counting import count_cleanup
 from tasks.metrics import CONTROL_ERRORS
 from tasks.queues import CLEANUP_QUEUE, CLEANUP_TASK
+from tasks.tracing import annotate
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -70,6 +72,11 @@ def register_cleanup(app: Celery, opened: OpenedStore, blobs: OpenedBlobs, meter
     )
     def cleanup(self: Task, run: str) -> None:
         """Work on the cleanup of one run for a slice of time."""
+        with bound_contextvars(run=run, task_id=str(self.request.id)):
+            annotate(**{"matyan.run": run})
+            execute(self, run)
+
+    def execute(self: Task, run: str) -> None:
         began = time.monotonic()
         try:
             cleaned = Cleaner(opened.store(), blobs.blobs(), terms).clean(run, task_id=str(self.request.id))

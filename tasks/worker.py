@@ -20,6 +20,7 @@ from tasks.children import VARIABLE, ChildMetrics, forget_child, prepare_folder
 from tasks.metrics import Role
 from tasks.pulse import Pulse
 from tasks.settings import WrongSettingError
+from tasks.tracing import check_installed, start_tracing, stop_tracing
 from tasks.watch import Watch
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class WorkerWatch:
         role = Role.WORKER if any(name.startswith(_LANES) for name in queues) else Role.CLEANER
         self._parent = os.getpid()
         try:
+            if self._settings.tracing:
+                check_installed()
             self._folder = prepare_folder(Path(self._settings.heartbeat_folder) / "workers")
             needs = {REDIS: math.inf, STORE: _STORE_SECONDS}
             self._watch = Watch(self._settings, role, self._meter, [ChildMetrics(self._folder)], needs)
@@ -99,6 +102,7 @@ class WorkerWatch:
     def end(self, **_: Any) -> None:
         """The worker ends."""
         self._stop_pulse()
+        stop_tracing()
         if self._watch is not None and os.getpid() == self._parent:
             self._watch.close()
             if self._folder is not None:
@@ -111,6 +115,8 @@ class WorkerWatch:
         if self._watch is not None and os.getpid() != self._parent and self._watch.endpoint is not None:
             self._watch.endpoint.release()
         self._meter.begin(Role.WORKER)
+        if self._settings.tracing:
+            start_tracing(Role.WORKER)
         folder = os.environ.get(VARIABLE)
         if self._pulse is None and folder:
             self._pulse = Pulse(self._opened.look, (Path(folder) / STORE).touch)
@@ -119,6 +125,7 @@ class WorkerWatch:
     def end_child(self, pid: int = 0, **_: Any) -> None:
         """A child ends."""
         self._stop_pulse()
+        stop_tracing()
         forget_child(pid or os.getpid())
 
     def _stop_pulse(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import urllib.request
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from demo.servers.process import Process
+from demo.servers.process import Process, free_port
 from tasks.settings import Settings, setting_names
 
 if TYPE_CHECKING:
@@ -132,3 +134,59 @@ class CommandProcess(Process):
             environment=_make_own(folder, settings),
             folder=folder,
         )
+
+
+class FlowerProcess(Process):
+    """``matyan-celery flower``: Flower with the page ``/recovery``, on 127.0.0.1.
+
+    Args:
+        folder: for its log, and its working directory.
+        settings: by their names in the environment.
+        name: for messages, and of its log file.
+        port: a free one if not given.
+        login: user and password, as ``user:password``; empty: Flower runs without authentication.
+        prefix: of its addresses.
+        config: started by Celery's own command with this configuration file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str],
+        *,
+        name: str = "flower",
+        port: int | None = None,
+        login: str = "demo:demo",
+        prefix: str = "",
+        config: Path | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port() if port is None else port
+        self.login = login
+        self._prefix = f"/{prefix}" if prefix else ""
+        command = [sys.executable, "-m", *(["celery", "-A", "tasks"] if config is not None else ["matyan_celery"])]
+        command += ["flower", f"--port={self.port}", "--address=127.0.0.1"]
+        command += [f"--conf={config}"] if config is not None else []
+        command += [f"--basic_auth={login}"] if login else []
+        command += [f"--url_prefix={prefix}"] if prefix else []
+        super().__init__(
+            name,
+            command,
+            folder / f"{name}.log",
+            environment=clear_settings(settings),
+            folder=folder,
+            ready_seconds=60,
+        )
+
+    @property
+    def url(self) -> str:
+        """Where its pages begin, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}{self._prefix}"
+
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/healthcheck", timeout=5) as answer:  # noqa: S310 - http
+                return bool(answer.status == HTTPStatus.OK)
+        except OSError:
+            return False

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from matyan_celery.reference.tables import NOTE, make_table
 from tasks.job_list import JOBS
+from tasks.settings import Settings, setting_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +27,13 @@ of the control topic to `control.00`, ... (modulo `CONTROL_QUEUES`), cleanups an
 
 
 def write_tasks() -> str:
-    """The page."""
+    """The page, by a process of its own: tasks are registered once a process, and read the settings."""
+    command = [sys.executable, "-m", "matyan_celery.reference.tasks"]
+    environment = {name: value for name, value in os.environ.items() if name.upper() not in setting_names(Settings)}
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _make_page() -> str:
     from tasks.celery import app
 
     registered: Mapping[str, Any] = app.tasks
@@ -42,3 +52,7 @@ def _arguments(function: Any) -> str:
 
 def _about(task: Any) -> str:
     return (inspect.getdoc(task.run) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+if __name__ == "__main__":
+    print(_make_page(), end="")

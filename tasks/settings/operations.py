@@ -27,5 +27,8 @@ class OperationSettings(Section):
     """Where a process leaves its heartbeat for ``matyan-celery health``, one file a role."""
     heartbeat_stale_seconds: Annotated[float, Field(ge=5)] = 60.0
     """A process whose loop has not turned for so long counts as hung."""
+    tracing: bool = False
+    """Make spans of batches and tasks, and send them by OTLP over HTTP (needs ``matyan-celery[otel]``). Where to, the
+    variables of OpenTelemetry say, OTEL_EXPORTER_OTLP_ENDPOINT for example."""
     recovery_allow_unauthenticated: bool = False
     """Let Flower's recovery page write even where Flower runs without authentication."""
