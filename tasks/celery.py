@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
-from celery.signals import beat_init, setup_logging, worker_process_shutdown, worker_shutdown
+from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
 
 from storage.meaning import CONTROL, INGEST
 from tasks.app import make_app
@@ -22,7 +21,7 @@ from tasks.opened import OpenedStore
 from tasks.outbox import OutboxPublisher
 from tasks.outbox_task import register_outbox
 from tasks.queues import CONTROL_TASK, INGEST_TASK
-from tasks.schedule import make_schedule, schedule_file
+from tasks.schedule import configure_beat
 from tasks.settings import WrongSettingError, load_settings
 
 try:
@@ -31,7 +30,7 @@ except WrongSettingError as error:
     sys.exit(str(error))
 
 app = make_app(settings)
-app.conf.update(beat_schedule=make_schedule(settings), beat_schedule_filename=schedule_file(settings))
+app.conf.update(configure_beat(settings))
 opened = OpenedStore(settings)
 blobs = OpenedBlobs(settings)
 publisher = OutboxPublisher(settings)
@@ -56,8 +55,3 @@ def _close(**_: Any) -> None:
     publisher.close()
     blobs.close()
     opened.close()
-
-
-@beat_init.connect(weak=False)
-def _make_folder(sender: Any, **_: Any) -> None:
-    Path(sender.schedule_filename).parent.mkdir(parents=True, exist_ok=True)

@@ -90,3 +90,28 @@ class WorkerProcess(Process):
     def is_ready(self) -> bool:
         """Whether it consumes its queues."""
         return f"{self._node} ready." in self.output()
+
+
+class BeatProcess(Process):
+    """``celery -A tasks beat``: sends the periodic jobs.
+
+    Args:
+        folder: for its log, its schedule, and its working directory (no ``.env`` is read there unless you write one).
+        settings: by their names in the environment.
+        name: for messages, and of its log and schedule files.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, name: str = "beat") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(
+            name,
+            [sys.executable, "-m", "celery", "-A", "tasks", "beat", "--loglevel", "INFO", "--pidfile", ""],
+            folder / f"{name}.log",
+            environment=clear_settings({"BEAT_SCHEDULE_FILE": str(folder / name / "schedule"), **settings}),
+            folder=folder,
+            ready_seconds=60,
+        )
+
+    def is_ready(self) -> bool:
+        """Whether it has begun to send."""
+        return "beat: Starting..." in self.output()
