@@ -25,9 +25,10 @@ test: $(STAMP) ## all tests: unit, contract, conformance, simulation, integratio
 	$(BIN)/python -m pytest
 	@echo "== passed. Next: make demo, or read docs/guarantees.md"
 
-bench: $(STAMP) ## benchmarks: CPU a record in apply, records a second end to end
+bench: $(STAMP) ## benchmarks: CPU a record in apply, records a second end to end, objects a second of a cleanup
 	@$(BIN)/python -m benchmarks.apply
 	@$(BIN)/python -m benchmarks.end_to_end
+	@$(BIN)/python -m benchmarks.prefix_delete
 
 format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -37,11 +37,13 @@ class BlobPage(NamedTuple):
         blobs: the objects, in the store's order.
         end: where the next page begins; kept for days, and good after any deletion.
         more: whether there may be a next page.
+        cut: it ends within the versions of one key: where all of it was deleted, the same page is to be listed again.
     """
 
     blobs: list[Blob]
     end: str
     more: bool
+    cut: bool = False
 
 
 class NamePage(NamedTuple):

@@ -118,12 +118,18 @@ class S3Blobs:
         blobs = [
             Blob(item["Key"], item.get("Size", 0), item["VersionId"], _seconds(item))
             for item in (*answer.get("Versions", ()), *answer.get("DeleteMarkers", ()))
-            if item["Key"].startswith(prefix)
+            if item["Key"].startswith(prefix) and (version or item["Key"] > key)  # some servers begin at the marker
         ]
-        if answer.get("IsTruncated") and answer.get("NextKeyMarker"):
-            end = answer["NextKeyMarker"] + _AND + (answer.get("NextVersionIdMarker") or "")
-            return BlobPage(blobs, end, more=True)
-        return BlobPage(blobs, max((blob.key for blob in blobs), default=key), more=False)
+        last = max((blob.key for blob in blobs), default=key)
+        if not answer.get("IsTruncated") or not answer.get("NextKeyMarker"):
+            return BlobPage(blobs, last, more=False)
+        # Of the last key there may be more versions. It is left to the next page, whole: to go on behind a version that
+        # was deleted meanwhile is what servers do not agree on. Only a key with more versions than a page is cut.
+        whole = [blob for blob in blobs if blob.key != last]
+        if whole:
+            return BlobPage(whole, max(blob.key for blob in whole), more=True)
+        end = answer["NextKeyMarker"] + _AND + (answer.get("NextVersionIdMarker") or "")
+        return BlobPage(blobs, end, more=True, cut=bool(blobs))
 
     def names(self, after: str = "", *, limit: int = PAGE) -> NamePage:
         """See `BlobStore.names`."""
@@ -168,9 +174,13 @@ class S3Blobs:
             code = error.get("Code", "")
             if code in {"NoSuchKey", "NoSuchVersion"}:
                 continue
-            key = error.get("Key", "")
-            blob = named.get((key, error.get("VersionId") or None)) or Blob(key, 0, error.get("VersionId") or None)
-            refusals.append(Refusal(blob, code, error.get("Message", ""), code in _PASSING))
+            key, version = error.get("Key", ""), error.get("VersionId") or None
+            # Not every server says which version it means: then it may be any of the key's.
+            meant = [blob for blob in blobs if blob.key == key and version in {None, blob.version}]
+            refusals += [
+                Refusal(blob, code, error.get("Message", ""), code in _PASSING)
+                for blob in meant or [Blob(key, 0, version)]
+            ]
         return refusals
 
     def _delete_one(self, blob: Blob) -> list[Refusal]:

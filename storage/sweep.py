@@ -157,13 +157,18 @@ class Sweep:
                 self._settle(0)
                 return None
             page = self._list(prefix, after, deadline)
-            after, more = page.end, page.more
+            before, more = after, page.more
+            after = page.end
             if page.blobs:
                 found += len(page.blobs)
                 self._settle(self._requests - 1)
                 self._check()
                 answer = self._pool.submit(self._delete, page.blobs, deadline)
                 self._flying.append(_Flying(page.blobs, page.end, answer))
+            if page.cut:
+                self._settle(0)
+                if not answer.result():
+                    after = before
         self._settle(0)
         return found
 

@@ -125,8 +125,9 @@ def _is_young(order: JobOrder, blobs: BlobStore, run: str, cutoff: float) -> boo
     """Whether any of a run's blobs was written after the cutoff; one whose time is not known may have been."""
     end, more = "", True
     while more:
-        some, end, more = blobs.page(run_prefix(run), end)
-        if any(blob.modified > cutoff or not blob.modified for blob in some):
+        page = blobs.page(run_prefix(run), end)
+        end, more = page.end, page.more
+        if any(blob.modified > cutoff or not blob.modified for blob in page.blobs):
             return True
         order.keep()
     return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +10,13 @@ from uuid import uuid4
 
 import pytest
 
+from demo.servers.go_programs import missing_for_go
 from demo.servers.kafka import KafkaServer
 from demo.servers.kafka_jars import missing_for_kafka
 from demo.servers.process import Process, wait_until
 from demo.servers.product import BridgeProcess, WorkerProcess
 from demo.servers.redis import RedisServer
+from demo.servers.s3 import VersityServer
 from tests.integration.leaks import our_processes, our_threads
 
 _LOG_LINES = 40
@@ -49,6 +51,23 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServ
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
+    missing = missing_for_go()
+    if missing is not None:
+        pytest.skip(f"no versitygw: {missing}")
+    with VersityServer(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: VersityServer, request: pytest.FixtureRequest) -> VersityServer:
+    """The session's S3, running, whatever the test before did to it."""
+    _show_log(request, s3_server)
+    s3_server.start()
+    return s3_server
 
 
 @pytest.fixture
@@ -140,9 +159,13 @@ class Programs:
         self._add(process)
         return process
 
-    def worker(self, name: str = "worker", *, concurrency: int = 1, **settings: str) -> WorkerProcess:
-        """A Celery worker, not started. ``settings`` win over the fixture's."""
-        process = WorkerProcess(self._folder, {**self._settings, **settings}, name=name, concurrency=concurrency)
+    def worker(
+        self, name: str = "worker", *, concurrency: int = 1, queues: Sequence[str] | None = None, **settings: str
+    ) -> WorkerProcess:
+        """A Celery worker, not started; of all queues, if none are given. ``settings`` win over the fixture's."""
+        process = WorkerProcess(
+            self._folder, {**self._settings, **settings}, name=name, concurrency=concurrency, queues=queues
+        )
         self._add(process)
         return process
 
