@@ -141,23 +141,26 @@ def _find_standings(store: Store, transaction: Transaction, runs: Sequence[str],
     """Those that are tombstoned or, if asked for, unknown; all reads in flight together."""
     keys = [RunKeys(store.directories, run) for run in runs]
     tombstones = [transaction.get(key.tombstone) for key in keys]
-    found, others = list[_Standing](), list[RunKeys]()
-    for key, tombstone in zip(keys, tombstones, strict=True):
-        if tombstone.wait() is not None:
-            found.append(_Standing(key.id, "tombstoned", store.cleanups.get(transaction, key.id)))
-        else:
-            others.append(key)
-    if not unknown:
-        return found
+    buried = {key.id for key, tombstone in zip(keys, tombstones, strict=True) if tombstone.wait() is not None}
+    kinds = dict.fromkeys(buried, "tombstoned")
+    if unknown:
+        kinds |= _find_unknown(transaction, [key for key in keys if key.id not in buried])
+    cleanups = store.cleanups.several(transaction, kinds)
+    return [_Standing(run, kinds[run], cleanups.get(run)) for run in runs if run in kinds]
+
+
+def _find_unknown(transaction: Transaction, keys: Sequence[RunKeys]) -> dict[str, str]:
+    """The runs of which the store has nothing at all."""
     reads = [
         [transaction.get_range(*span(prefix), limit=1) for prefix in (key.data, key.reverse, key.tag_links)]
-        for key in others
+        for key in keys
     ]
-    links = [transaction.get(key.experiment_link) for key in others]
-    for key, some, link in zip(others, reads, links, strict=True):
-        if link.wait() is None and not any(read.wait() for read in some):
-            found.append(_Standing(key.id, "unknown", store.cleanups.get(transaction, key.id)))
-    return found
+    links = [transaction.get(key.experiment_link) for key in keys]
+    return {
+        key.id: "unknown"
+        for key, some, link in zip(keys, reads, links, strict=True)
+        if link.wait() is None and not any(read.wait() for read in some)
+    }
 
 
 def _ask(order: JobOrder, runs: Sequence[str], *, unknown: bool) -> list[str]:
