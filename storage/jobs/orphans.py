@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from storage.blob_names import UnsafeName, run_prefix
 from storage.cleanup import Cleanup, CleanupState
-from storage.encoding import span
+from storage.encoding import pack_key, span
+from storage.errors import Refused
 from storage.handlers.run import RunKeys
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ def sweep_orphans(
         LockLost: somebody else has the job now; what was done is done.
         StorageUnavailable: the store did not answer.
         BlobError: the blob store did not, or refused.
+        Refused: unknown runs are wanted of a store that knows none: it is the wrong one, or was just made.
     """
+    if unknown:
+        _check_store(order.store)
     kept = ("no safe name", "no run id", "too young", "cleanup under way", "left to a person")
     tally = dict.fromkeys(("folders", "tombstoned", "unknown", "asked", *kept), 0)
     cutoff = order.now - grace_hours * 3600
@@ -89,6 +93,17 @@ def sweep_orphans(
             if not order.dry_run:
                 send_cleanup(run)
     return tally
+
+
+def _check_store(store: Store) -> None:
+    """Refuse where every run would be unknown."""
+    prefix = store.directories.indexes + pack_key("created_at")
+    if not store.engine.read(lambda transaction: transaction.get_range(*span(prefix), limit=1).wait()):
+        msg = (
+            f"{store.engine.url} holds no run at all, so every run in the bucket would be unknown: "
+            "look at STORAGE_URL, or leave --unknown (ORPHAN_UNKNOWN) off"
+        )
+        raise Refused(msg)
 
 
 def _each_page(blobs: BlobStore) -> Iterator[list[str]]:
