@@ -41,15 +41,6 @@ def schedule_file(settings: Settings) -> str:
     return settings.beat_schedule_file or str(Path(settings.heartbeat_folder) / "beat-schedule")
 
 
-def configure_beat(settings: Settings) -> dict[str, Any]:
-    """Celery's settings for beat."""
-    return {
-        "beat_schedule": make_schedule(settings),
-        "beat_schedule_filename": schedule_file(settings),
-        "beat_scheduler": "tasks.beat:FileScheduler",
-    }
-
-
 def _as_celery(cron: Cron) -> crontab:
     return crontab(
         minute=sorted(cron.minutes),

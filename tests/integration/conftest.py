@@ -14,9 +14,10 @@ from demo.servers.go_programs import missing_for_go
 from demo.servers.kafka import KafkaServer
 from demo.servers.kafka_jars import missing_for_kafka
 from demo.servers.process import Process, wait_until
-from demo.servers.product import BridgeProcess, WorkerProcess
+from demo.servers.product import BeatProcess, BridgeProcess, CommandProcess, FlowerProcess, WorkerProcess
 from demo.servers.redis import RedisServer
 from demo.servers.s3 import VersityServer
+from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
 
 _LOG_LINES = 40
@@ -169,6 +170,32 @@ class Programs:
         self._add(process)
         return process
 
+    def beat(self, name: str = "beat", **settings: str) -> BeatProcess:
+        """Celery's beat, not started. ``settings`` win over the fixture's."""
+        process = BeatProcess(self._folder, {**self._settings, **settings}, name=name)
+        self._add(process)
+        return process
+
+    def command(self, *arguments: str, **settings: str) -> CommandProcess:
+        """A command of ours, not started. ``settings`` win over the fixture's."""
+        process = CommandProcess(self._folder, {**self._settings, **settings}, *arguments)
+        self._add(process)
+        return process
+
+    def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
+        """Run a command of ours; its exit code and what it said."""
+        process = self.command(*arguments, **settings)
+        process.launch()
+        return process.wait(120), process.output()
+
+    def flower(
+        self, *, login: str = "demo:demo", prefix: str = "", config: Path | None = None, **settings: str
+    ) -> FlowerProcess:
+        """A Flower, not started. ``settings`` win over the fixture's."""
+        process = FlowerProcess(self._folder, {**self._settings, **settings}, login=login, prefix=prefix, config=config)
+        self._add(process)
+        return process
+
     def _add(self, process: Process) -> None:
         self._shown.append(process)
         self._stack.callback(process.kill)
@@ -178,6 +205,16 @@ class Programs:
 def programs(settings: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Programs]:
     with ExitStack() as stack:
         yield Programs(tmp_path, settings, request.node.stash.setdefault(_programs, []), stack)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Chromium without a screen and with a fresh profile; skips where there is none."""
+    missing = missing_for_browser()
+    if missing is not None:
+        pytest.skip(f"no browser: {missing}")
+    with open_browser(tmp_path / "browser") as opened:
+        yield opened
 
 
 def _show_log(request: pytest.FixtureRequest, process: Process) -> None:

@@ -12,7 +12,7 @@ from celery import Celery, Task
 from storage.cascades import Cascade, CascadeKind, CascadeState
 from storage.store import Store, open_store
 from tasks.app import make_app
-from tasks.beat import FileScheduler
+from tasks.beat import WatchedScheduler
 from tasks.cascade import register_cascade
 from tasks.opened import OpenedStore
 from tasks.settings import Settings, load_settings
@@ -108,7 +108,7 @@ def test_never_asked_for_is_no_error(task: Task) -> None:
 
 class TestSchedulerFile:
     def make(self, settings: Settings, path: Path) -> Any:
-        return FileScheduler(app=make_app(settings), schedule_filename=str(path))
+        return WatchedScheduler(app=make_app(settings), schedule_filename=str(path))
 
     def test_its_folder_is_made(self, settings: Settings, tmp_path: Path) -> None:
         path = tmp_path / "not" / "there" / "schedule"
