@@ -21,7 +21,7 @@ from tasks.jobs import register_jobs
 from tasks.outbox import OutboxPublisher
 from tasks.settings import Settings, load_settings
 from tests.unit.matyan import INDEXES, put, send
-from tests.unit.test_jobs import HOUR, NOW, Blobs, buried, bury, hex_id
+from tests.unit.test_jobs import HOUR, NOW, Blobs, buried, bury, hex_id, hold
 
 NOBODY = "redis://127.0.0.1:1/0"
 
@@ -240,6 +240,18 @@ def test_wrong_usage(store: Store, arguments: list[str], says: str) -> None:
     wrong = call("jobs", "run", *arguments)
     assert wrong.exit_code == 2
     assert says in wrong.output
+
+
+def test_status_says_what_a_person_has_to_see_to(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    hold(store, "run")
+    store.engine.transact(lambda transaction: store.cascades.ask(transaction, "project", "p1", NOW))
+    text = call("status")
+    assert text.exit_code == 1
+    assert "1 cleanups held: look with `matyan-celery cleanups list --state held`" in text.output
+    assert "1 cascades held: look with `matyan-celery cascades list --state held`" in text.output
+    report = json.loads(call("status", "--json").output)
+    assert {"ledger": "cleanups", "state": "held", "count": 1} in report["left"]
 
 
 def test_cascades_by_hand(store: Store) -> None:
