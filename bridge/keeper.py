@@ -136,6 +136,14 @@ class Keeper:
 
         return self._engine.transact(work)
 
+    def look(self) -> None:
+        """See whether the store answers.
+
+        Raises:
+            StorageUnavailable: it does not.
+        """
+        self._engine.read(lambda transaction: transaction.get(self._ledger.key("store")).wait())
+
     def observe(self, sources: Iterable[Source]) -> dict[Source, Standing]:
         """Owner and cursors of several sources in one read.
 

@@ -49,6 +49,9 @@ def configure(settings: Settings) -> dict[str, Any]:
         "task_routes": {key: {"queue": JOBS_QUEUE} for key in REQUEUE_TASKS},
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "beat_scheduler": "tasks.beat:WatchedScheduler",
+        "beat_max_loop_interval": 5,  # the longest that beat is not heard of
+        "worker_consumer": "tasks.consumer:WatchedConsumer",
         "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_SECONDS,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,

@@ -26,8 +26,14 @@ def clear_settings(given: Mapping[str, str]) -> dict[str, str | None]:
     if unknown:
         msg = f"no such settings: {', '.join(unknown)}"
         raise ValueError(msg)
-    # Several of them run on one machine: none has metrics and health at the default port unless a test gives one.
-    return {**dict.fromkeys(ours), "METRICS_PORT": "0", **given}
+    return {**dict.fromkeys(ours), **given}
+
+
+def _make_own(folder: Path, given: Mapping[str, str]) -> dict[str, str | None]:
+    """An environment for one of several programs on this machine: no server at the default port, own heartbeats."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {"METRICS_PORT": "0", "HEARTBEAT_FOLDER": str(folder / "heartbeats")}
+    return clear_settings({**own, **given})
 
 
 class BridgeProcess(Process):
@@ -40,12 +46,11 @@ class BridgeProcess(Process):
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str], *, name: str = "bridge") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             name,
             [sys.executable, "-m", "bridge"],
             folder / f"{name}.log",
-            environment=clear_settings(settings),
+            environment=_make_own(folder, settings),
             folder=folder,
         )
 
@@ -72,7 +77,6 @@ class WorkerProcess(Process):
         queues: Sequence[str] | None = None,
         pool: str = "prefork",
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._node = f"{name}@{folder.name}"
         command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--hostname", self._node]
         command += ["--loglevel", "INFO", "--pool", pool, "--concurrency", str(concurrency)]
@@ -84,7 +88,7 @@ class WorkerProcess(Process):
             command,
             folder / f"{name}.log",
             # Celery's soft shutdown (REMAP_SIGTERM=SIGQUIT) would wait its whole time, even with nothing running.
-            environment={**clear_settings(settings), "REMAP_SIGTERM": None},
+            environment={**_make_own(folder, settings), "REMAP_SIGTERM": None},
             folder=folder,
             ready_seconds=60,
         )
@@ -92,6 +96,44 @@ class WorkerProcess(Process):
     def is_ready(self) -> bool:
         """Whether it consumes its queues."""
         return f"{self._node} ready." in self.output()
+
+
+class BeatProcess(Process):
+    """``celery -A tasks beat``.
+
+    Args:
+        folder: for its log and its schedule, and its working directory.
+        settings: by their names in the environment.
+        name: for messages, and of its log file.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, name: str = "beat") -> None:
+        super().__init__(
+            name,
+            [sys.executable, "-m", "celery", "-A", "tasks", "beat", "--schedule", str(folder / f"{name}-schedule")],
+            folder / f"{name}.log",
+            environment=_make_own(folder, settings),
+            folder=folder,
+        )
+
+
+class CommandProcess(Process):
+    """``matyan-celery`` with some arguments, which ends by itself.
+
+    Args:
+        folder: for its log, and its working directory.
+        settings: by their names in the environment.
+        arguments: the command and its options.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], *arguments: str) -> None:
+        super().__init__(
+            " ".join(arguments),
+            [sys.executable, "-m", "matyan_celery", *arguments],
+            folder / f"{'-'.join(arguments[:2])}.log",
+            environment=_make_own(folder, settings),
+            folder=folder,
+        )
 
 
 class FlowerProcess(Process):
@@ -118,7 +160,6 @@ class FlowerProcess(Process):
         prefix: str = "",
         config: Path | None = None,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port() if port is None else port
         self.login = login
         self._prefix = f"/{prefix}" if prefix else ""
@@ -131,7 +172,7 @@ class FlowerProcess(Process):
             name,
             command,
             folder / f"{name}.log",
-            environment=clear_settings(settings),
+            environment=_make_own(folder, settings),
             folder=folder,
             ready_seconds=60,
         )

@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
+from storage.masking import mask_url
 from storage.replay import CLUSTER as REPLAY
 from storage.stalls import Stalls
 from tasks.app import make_app
@@ -148,7 +149,7 @@ def ask(store: Store, settings: Settings) -> Condition:
         StorageUnavailable: the store did not answer.
     """
     with ThreadPoolExecutor(1) as pool:
-        redis = pool.submit(_ask_redis, settings)
+        redis = pool.submit(ask_redis, settings)
         # The bridge writes the floor before it commits: read in the other order, no commit is above its floor.
         kafka = _ask_kafka(settings)
         known = _ask_store(store)
@@ -224,7 +225,8 @@ def _look_at_ends_again(settings: Settings, kafka: KafkaSide, known: StoreSide) 
     return KafkaSide(kafka.cluster, sides)
 
 
-def _ask_redis(settings: Settings) -> RedisSide | str:
+def ask_redis(settings: Settings) -> RedisSide | str:
+    """What Redis and the workers say, or why Redis says nothing."""
     try:
         with make_app(settings) as app, app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=_REDIS_SECONDS)
@@ -234,4 +236,4 @@ def _ask_redis(settings: Settings) -> RedisSide | str:
             answers = inspect.active_queues() or {}
             return RedisSide(queues, {name: {queue["name"] for queue in read} for name, read in answers.items()})
     except (OperationalError, RedisError, OSError) as error:
-        return str(error)
+        return mask_url(str(error))

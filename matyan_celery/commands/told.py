@@ -9,7 +9,7 @@ import click
 
 from storage.errors import StorageError
 from storage.recorded import BadLineError
-from tasks.settings import WrongSettingError
+from tasks.errors import WrongSettingError
 
 
 class _Told(click.ClickException):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -15,11 +15,13 @@ from demo.servers.go_programs import missing_for_go
 from demo.servers.kafka import KafkaServer
 from demo.servers.kafka_jars import missing_for_kafka
 from demo.servers.process import Process, wait_until
-from demo.servers.product import BridgeProcess, FlowerProcess, WorkerProcess
+from demo.servers.product import BeatProcess, BridgeProcess, CommandProcess, FlowerProcess, WorkerProcess
 from demo.servers.redis import RedisServer
 from demo.servers.s3 import VersityServer
 from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
+
+P = TypeVar("P", bound=Process)
 
 PICTURES_VARIABLE = "MATYAN_TEST_PICTURES"
 _LOG_LINES = 40
@@ -101,7 +103,8 @@ def make_topic(kafka: KafkaServer) -> Iterator[MakeTopic]:
 
     def make(partitions: int = 4, config: dict[str, str] | None = None) -> str:
         name = f"test-{uuid4().hex[:12]}"
-        kafka.create_topic(name, partitions, config)
+        # Recorded and made-up records have old times, by which Kafka would delete them after half a minute.
+        kafka.create_topic(name, partitions, {"retention.ms": "-1", **(config or {})})
         made.append(name)
         return name
 
@@ -158,31 +161,42 @@ class Programs:
 
     def bridge(self, name: str = "bridge", **settings: str) -> BridgeProcess:
         """A bridge, not started. ``settings`` win over the fixture's."""
-        process = BridgeProcess(self._folder, {**self._settings, **settings}, name=name)
-        self._add(process)
-        return process
+        return self.add(BridgeProcess(self._folder, {**self._settings, **settings}, name=name))
 
     def worker(
         self, name: str = "worker", *, concurrency: int = 1, queues: Sequence[str] | None = None, **settings: str
     ) -> WorkerProcess:
         """A Celery worker, not started; of all queues, if none are given. ``settings`` win over the fixture's."""
-        process = WorkerProcess(
-            self._folder, {**self._settings, **settings}, name=name, concurrency=concurrency, queues=queues
-        )
-        self._add(process)
-        return process
+        merged = {**self._settings, **settings}
+        return self.add(WorkerProcess(self._folder, merged, name=name, concurrency=concurrency, queues=queues))
+
+    def beat(self, name: str = "beat", **settings: str) -> BeatProcess:
+        """Celery's beat, not started. ``settings`` win over the fixture's."""
+        return self.add(BeatProcess(self._folder, {**self._settings, **settings}, name=name))
+
+    def command(self, *arguments: str, **settings: str) -> CommandProcess:
+        """A command of ours, not started. ``settings`` win over the fixture's."""
+        return self.add(CommandProcess(self._folder, {**self._settings, **settings}, *arguments))
+
+    def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
+        """Run a command of ours; its exit code and what it said."""
+        process = self.command(*arguments, **settings)
+        process.launch()
+        return process.wait(120), process.output()
 
     def flower(
         self, *, login: str = "demo:demo", prefix: str = "", config: Path | None = None, **settings: str
     ) -> FlowerProcess:
         """A Flower, not started. ``settings`` win over the fixture's."""
-        process = FlowerProcess(self._folder, {**self._settings, **settings}, login=login, prefix=prefix, config=config)
-        self._add(process)
-        return process
+        return self.add(
+            FlowerProcess(self._folder, {**self._settings, **settings}, login=login, prefix=prefix, config=config)
+        )
 
-    def _add(self, process: Process) -> None:
+    def add(self, process: P) -> P:
+        """Another program of the test's, not started, to be killed with the rest and its log shown."""
         self._shown.append(process)
         self._stack.callback(process.kill)
+        return process
 
 
 @pytest.fixture

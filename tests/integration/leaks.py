@@ -66,5 +66,12 @@ def _folder_of(pid: int) -> str:
 
 
 def our_threads() -> set[threading.Thread]:
-    """Threads made by Python code. (Python gives a dummy to each C thread that calls it, and keeps it for ever.)"""
-    return {thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)}
+    """Threads made by Python code. (Python gives a dummy to each C thread that calls it, and keeps it for ever.)
+
+    FoundationDB's client has one for its network, which cannot be ended before the process.
+    """
+    return {
+        thread
+        for thread in threading.enumerate()
+        if not isinstance(thread, threading._DummyThread) and thread.name != "fdb-network-thread"
+    }

@@ -7,20 +7,22 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import pytest
 
 from demo.servers.process import wait_until
 from demo.servers.product import FlowerProcess, clear_settings
 from demo.servers.redis import RedisServer
-from demo.servers.s3 import MotoServer, S3Server
+from demo.servers.s3 import S3Server, VersityServer
 from storage.batch import Epoch, Record, Source
 from storage.cleanups import CleanupState
 from storage.dead_letters import DeadLetter
@@ -39,24 +41,37 @@ DENIED = (
     "Access Denied.\nThe first of them:\n  {run}/checkpoints/epoch-003.pt\n  {run}/checkpoints/epoch-004.pt\n"
     "  {run}/figures/confusion.png"
 )
-PICTURE = Path(__file__).parents[2] / "docs" / "images" / "recovery.png"
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "recovery.png"  # made anew with WRITE_PICTURES=1
+
+
+class Bucket(NamedTuple):
+    """A test's own bucket."""
+
+    server: S3Server
+    name: str
+
+    def put(self, keys: Iterable[str]) -> None:
+        self.server.put(keys, bucket=self.name)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return self.server.keys(prefix, self.name)
 
 
 @pytest.fixture
-def s3(tmp_path: Path) -> Iterator[S3Server]:
-    with MotoServer(tmp_path / "s3") as server:
-        server.make_bucket()
-        yield server
+def bucket(s3: VersityServer) -> Bucket:
+    made = Bucket(s3, f"recovery-{uuid4().hex[:12]}")
+    s3.make_bucket(made.name)
+    return made
 
 
 @pytest.fixture
-def settings(redis: RedisServer, s3: S3Server, tmp_path: Path) -> dict[str, str]:
+def settings(redis: RedisServer, bucket: Bucket, tmp_path: Path) -> dict[str, str]:
     """Settings of programs that need no Kafka."""
     return {
         "STORAGE_URL": f"sqlite:///{tmp_path / 'store.db'}",
         "REDIS_URL": redis.url,
         "LOG_LEVEL": "INFO",
-        **s3.settings(),
+        **bucket.server.settings(bucket.name),
     }
 
 
@@ -66,12 +81,13 @@ def store(settings: dict[str, str]) -> Iterator[Store]:
         yield opened
 
 
-def fail(store: Store, s3: S3Server, *runs: str) -> None:
+def fail(store: Store, bucket: Bucket, *runs: str) -> None:
     """Cleanups that have failed, their blobs still there. Nobody ever knew the runs, so they may go."""
+    began = time.time() - 9_000
 
     def work(transaction: Any) -> None:
         for number, run in enumerate(runs):
-            now = 1_790_000_000.0 + 700 * number
+            now = began + 700 * number
             store.cleanups.ask(transaction, run, source="event", now=now)
             store.cleanups.begin(transaction, run, task_id="", token="token", now=now, lease=9.0)
             error = DENIED.format(run=run)
@@ -79,7 +95,15 @@ def fail(store: Store, s3: S3Server, *runs: str) -> None:
 
     store.engine.transact(work)
     for run in runs:
-        s3.put(f"{run}/checkpoints/epoch-{number:03d}.pt" for number in range(5))
+        bucket.put(f"{run}/checkpoints/epoch-{number:03d}.pt" for number in range(5))
+
+
+def ask_and_hold(store: Store, run: str) -> None:
+    def work(transaction: Any) -> None:
+        store.cleanups.ask(transaction, run, source="event", now=time.time())
+        store.cleanups.hold(transaction, run, reason="legal asked for these files", now=time.time())
+
+    store.engine.transact(work)
 
 
 def keep(store: Store, offset: int, run: str, *, reason: str = "bug") -> None:
@@ -120,19 +144,30 @@ def apply_async(flower: FlowerProcess, task: str, *arguments: object, login: str
     return call(flower, f"/api/task/async-apply/{task}", body, login=login)[0]
 
 
+def start_both(programs: Programs, *, prefix: str = "") -> FlowerProcess:
+    """A worker, and a Flower that hears of its tasks."""
+    worker, flower = programs.worker(), programs.flower(prefix=prefix)
+    worker.start()
+    flower.start()
+    worker.wait_output("Events of group {task} enabled", 60)
+    return flower
+
+
 def open_page(browser: Browser, flower: FlowerProcess, path: str = "/recovery") -> None:
     browser.open(flower.url.replace("://", f"://{flower.login}@") + path)
     browser.wait_text("Recovery")
 
 
 class TestPage:
-    def test_list_select_requeue_done(self, programs: Programs, store: Store, s3: S3Server, browser: Browser) -> None:
-        fail(store, s3, *RUNS)
+    def test_list_select_requeue_done(
+        self, programs: Programs, store: Store, bucket: Bucket, browser: Browser, tmp_path: Path
+    ) -> None:
+        fail(store, bucket, *RUNS)
+        for run in ("held-by-a-person", "another"):
+            ask_and_hold(store, run)
         for offset in range(3):
             keep(store, offset, f"{offset:032x}")
-        programs.worker().start()
-        flower = programs.flower()
-        flower.start()
+        flower = start_both(programs)
 
         open_page(browser, flower)
         for run in RUNS:
@@ -144,16 +179,18 @@ class TestPage:
         assert browser.find('#requeue button[type="submit"]')[0].text == "Requeue 2"
         browser.find(".recovery-error summary")[0].click()
         assert f"{RUNS[0]}/figures/confusion.png" in browser.text()
-        browser.picture(PICTURE)
+        browser.driver.set_window_size(1_400, 1_240)
+        browser.picture(PICTURE if os.environ.get("WRITE_PICTURES") else tmp_path / "recovery.png")
 
         browser.find('#requeue button[type="submit"]')[0].click()
         browser.wait_text(f"{RUNS[0]}: requeued")
         wait_until(
             lambda: [state_of(store, run) for run in RUNS[:2]] == [CleanupState.DONE] * 2, "both are done", seconds=60
         )
-        assert s3.keys(f"{RUNS[0]}/") + s3.keys(f"{RUNS[1]}/") == []
+        assert bucket.keys(f"{RUNS[0]}/") + bucket.keys(f"{RUNS[1]}/") == []
         assert [state_of(store, run) for run in RUNS[2:]] == [CleanupState.FAILED] * 2
-        assert len(s3.keys(f"{RUNS[2]}/")) == 5
+        assert len(bucket.keys(f"{RUNS[2]}/")) == 5
+        assert state_of(store, "another") is CleanupState.HELD
 
         open_page(browser, flower, "/recovery?show=done")
         browser.wait_text(RUNS[0])
@@ -165,19 +202,17 @@ class TestPage:
         browser.wait_text("matyan.cleanup")
         assert browser.complaints() == []
 
-    def test_requeue_all(self, programs: Programs, store: Store, s3: S3Server, browser: Browser) -> None:
-        fail(store, s3, *RUNS)
+    def test_requeue_all(self, programs: Programs, store: Store, bucket: Bucket, browser: Browser) -> None:
+        fail(store, bucket, *RUNS)
         for offset in range(120):
             keep(store, offset, f"{offset:032x}", reason="bug" if offset else "invalid")
-        programs.worker().start()
-        flower = programs.flower(prefix="inside")
-        flower.start()
+        flower = start_both(programs, prefix="inside")
 
         open_page(browser, flower, "/recovery?show=failed")
         browser.find("#requeue-all")[0].click()
         browser.wait_text("A worker requeues them all")
         wait_until(lambda: {state_of(store, run) for run in RUNS} == {CleanupState.DONE}, "all are done", seconds=60)
-        assert s3.keys() == []
+        assert bucket.keys() == []
 
         open_page(browser, flower, "/recovery?show=letters&reason=bug")
         browser.wait_text("Requeue all 119")
@@ -204,8 +239,8 @@ class TestPage:
         browser.wait_text("60 looked at")
         assert [row.text for row in browser.find(".recovery-name")] == ["run-7"]
 
-    def test_a_forged_form_and_a_stranger_are_refused(self, programs: Programs, store: Store, s3: S3Server) -> None:
-        fail(store, s3, RUNS[0])
+    def test_a_forged_form_and_a_stranger_are_refused(self, programs: Programs, store: Store, bucket: Bucket) -> None:
+        fail(store, bucket, RUNS[0])
         flower = programs.flower()
         flower.start()
         form = urlencode({"item": json.dumps(["cleanup", RUNS[0]])}).encode()
@@ -217,8 +252,10 @@ class TestPage:
         assert (status, RUNS[0] in body) == (200, True)
         assert state_of(store, RUNS[0]) is CleanupState.FAILED
 
-    def test_an_open_flower_only_shows(self, programs: Programs, store: Store, s3: S3Server, browser: Browser) -> None:
-        fail(store, s3, RUNS[0])
+    def test_an_open_flower_only_shows(
+        self, programs: Programs, store: Store, bucket: Bucket, browser: Browser
+    ) -> None:
+        fail(store, bucket, RUNS[0])
         flower = programs.flower(login="")
         flower.start()
         browser.open(f"{flower.url}/recovery")
@@ -235,12 +272,10 @@ class TestPage:
 
 
 class TestApi:
-    def test_requeues_cleanups_and_letters(self, programs: Programs, store: Store, s3: S3Server) -> None:
-        fail(store, s3, *RUNS)
+    def test_requeues_cleanups_and_letters(self, programs: Programs, store: Store, bucket: Bucket) -> None:
+        fail(store, bucket, *RUNS)
         keep(store, 7, RUNS[0])
-        programs.worker().start()
-        flower = programs.flower()
-        flower.start()
+        flower = start_both(programs)
         assert apply_async(flower, REQUEUE_CLEANUP_TASK, RUNS[0], login="") == 401
         assert apply_async(flower, REQUEUE_CLEANUP_TASK, RUNS[0]) == 200
         wait_until(lambda: state_of(store, RUNS[0]) is CleanupState.DONE, "the cleanup is done", seconds=60)
@@ -249,10 +284,7 @@ class TestApi:
         assert state_of(store, RUNS[1]) is CleanupState.FAILED
 
     def test_tells_what_became_of_it(self, programs: Programs, store: Store) -> None:
-        worker, flower = programs.worker(), programs.flower()
-        worker.start()
-        flower.start()
-        worker.wait_output("Events of group {task} enabled", 60)  # Flower has asked for them
+        flower = start_both(programs)
         status, body = call(
             flower, f"/api/task/async-apply/{REQUEUE_CLEANUP_TASK}", json.dumps({"args": ["nobody"]}).encode()
         )
@@ -277,8 +309,8 @@ class TestCeleryCommand:
             check=False,
         )
 
-    def test_has_our_commands(self, settings: dict[str, str], store: Store, s3: S3Server, tmp_path: Path) -> None:
-        fail(store, s3, RUNS[0])
+    def test_has_our_commands(self, settings: dict[str, str], store: Store, bucket: Bucket, tmp_path: Path) -> None:
+        fail(store, bucket, RUNS[0])
         keep(store, 7, RUNS[0])
         listed = self.run(settings, tmp_path, "cleanups", "list")
         assert re.search(rf"{RUNS[0]}\s+failed", listed.stdout), listed
