@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".demo")
 _KILL_AT = 0.5  # of the training
+_APPLY_SECONDS = 180.0  # until what Kafka has is applied; a fraction, unless the machine has a lot else to do
 _LOOK_SECONDS = 1.0  # between looks whether all is still running
 
 
@@ -68,7 +69,7 @@ def _run(stack: ExitStack, epochs: int, *, keep: bool, ui: bool) -> int:
     say("the training is over; waiting until everything is applied and committed")
     partitions = frontier.partitions()
     committed = wait_committed(
-        stage.kafka.bootstrap_servers, GROUP, TOPIC, partitions, frontier.sent.records, seconds=60
+        stage.kafka.bootstrap_servers, GROUP, TOPIC, partitions, frontier.sent.records, seconds=_APPLY_SECONDS
     )
     seconds = time.monotonic() - began
     tally = count_tasks([worker.log for worker in stage.workers])

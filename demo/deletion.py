@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from storage.cleanup import Cleanup
     from storage.store import Store
 
-_SECONDS: Final = 60.0  # for a cleanup to end in one way or the other
+_SECONDS: Final = 180.0  # for a cleanup to end in one way or the other
 DELETED: Final = 2  # runs, those that began first
 
 
@@ -28,7 +28,7 @@ def show_deletion(stage: Stage, frontier: Frontier) -> list[str]:
     """Play it; the sentences that say what is wrong afterwards.
 
     Raises:
-        TimeoutError: a cleanup did not end within a minute.
+        TimeoutError: a cleanup did not end within three minutes.
     """
     sent = frontier.sent
     easy, hard = list(sent.blobs)[:DELETED]

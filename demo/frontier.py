@@ -19,6 +19,8 @@ from storage.contexts import identify_context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_FLUSH_SECONDS = 120.0  # for machines that have a lot else to do
+
 Place = tuple[str, int, str]  # run, context id, sequence name
 
 
@@ -106,11 +108,11 @@ class Frontier:
         """Wait until Kafka has everything.
 
         Raises:
-            TimeoutError: it has not within 30 seconds.
+            TimeoutError: it has not within two minutes.
         """
-        left = self._producer.flush(30)
+        left = self._producer.flush(_FLUSH_SECONDS)
         if left:
-            msg = f"Kafka did not take {left} records within 30 s"
+            msg = f"Kafka did not take {left} records within {_FLUSH_SECONDS:g} s"
             raise TimeoutError(msg)
 
     def point(self, run: str, context: dict[str, Any] | None, name: str, step: int, value: Any) -> None:
