@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bridge.takeover import Found, Stamp, Start, decide_start
 from storage.ledger import Gap, Owner, Standing, change_lanes, raise_epoch, raise_floor, unpack_owner
+from storage.stalls import Stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from storage.batch import Epoch, Source
     from storage.engine import Engine, Transaction
     from storage.ledger import Ledger
+    from storage.stalls import Stall
 
 
 class Taken(NamedTuple):
@@ -89,6 +91,7 @@ class Keeper:
     ) -> None:
         self._engine = store.engine
         self._ledger = store.ledger
+        self._stalls = Stalls(store.ledger)
         self._lookup = lookup
         self._route = route
         self._adopt = adopt
@@ -133,6 +136,14 @@ class Keeper:
 
         return self._engine.transact(work)
 
+    def look(self) -> None:
+        """See whether the store answers.
+
+        Raises:
+            StorageUnavailable: it does not.
+        """
+        self._engine.read(lambda transaction: transaction.get(self._ledger.key("store")).wait())
+
     def observe(self, sources: Iterable[Source]) -> dict[Source, Standing]:
         """Owner and cursors of several sources in one read.
 
@@ -153,13 +164,23 @@ class Keeper:
             return False
         return raise_floor(self._engine, self._ledger, source, epoch, cursors=cursors, offset=offset)
 
-    def change_lanes(self, source: Source, epoch: Epoch, position: int) -> Owner | None:
-        """Adopt the route's number of lanes at a drained moment; None where it may not be.
+    def change_lanes(self, source: Source, epoch: Epoch, *, cursors: Mapping[int, int], position: int) -> Owner | None:
+        """Adopt the route's number of lanes at a drained moment; None: not now, take over again.
 
         Raises:
             StorageUnavailable: no answer.
         """
-        return change_lanes(self._engine, self._ledger, source, epoch, position=position, lanes=self._route.lanes)
+        return change_lanes(
+            self._engine, self._ledger, source, epoch, cursors=cursors, position=position, lanes=self._route.lanes
+        )
+
+    def note_stall(self, stall: Stall) -> None:
+        """Note, for people, a batch that does not move.
+
+        Raises:
+            StorageUnavailable: no answer.
+        """
+        self._stalls.note(self._engine, stall)
 
     def leave(self, sources: Iterable[Source]) -> None:
         """Raise the epochs behind us, so that nothing that is still queued anywhere applies.

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 
 from bridge.notices import Notices
-from bridge.route import find_routes
+from bridge.report import STORE, Report
+from bridge.route import Route, find_routes
 from bridge.service import Service, Waiting
 from storage.errors import Fatal
+from tasks.health import MAIN, Health
 from tasks.logs import configure_logs
+from tasks.meter import Meter
+from tasks.metrics import Role
 from tasks.opened import open_settings_store
+from tasks.tracing import connect_signals, start_tracing, stop_tracing
+from tasks.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bridge.lookup import Lookup
     from storage.store import Store
     from tasks.settings import Settings
 
 log = structlog.get_logger("bridge")
+
+STORE_SECONDS = 30.0  # without an answer from the store for so long, the bridge is not ready
 
 
 def run(settings: Settings, *, adopt: bool = False) -> int:
@@ -59,36 +69,71 @@ class _Program:
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
         self._well = True
+        self._meter = Meter()
+        self._health: Health | None = None
 
     def run(self) -> int:
-        configure_logs(self._settings.log_level)
-        with _signals(self._stop):
+        settings = self._settings
+        configure_logs(settings.log_level, settings.log_format, traced=settings.tracing)
+        if settings.tracing:
+            start_tracing(Role.BRIDGE)
+            connect_signals()
+        try:
+            return self._run()
+        finally:
+            stop_tracing()
+
+    def _run(self) -> int:
+        with _signals(self._stop), ExitStack() as stack:
+            routes = find_routes(self._settings)
+            if not self._drain:
+                watch = stack.enter_context(self._watch(routes))
+                self._health = watch.health
             try:
-                store = Waiting(self._stop, Notices(log)).wait("store", self._open_store)
+                store = Waiting(self._stop, Notices(log), self._turned).wait("store", self._open_store)
             except Fatal as error:
                 log.error("stopped: a person has to decide", error=str(error))
                 return 1
             if store is None:
                 return int(self._drain)
             with store:
-                self._run_routes(store)
+                self._run_routes(store, routes)
         for problem in self._errors:
             if not isinstance(problem, Fatal):
                 raise problem
         return 0 if self._well and not self._errors else 1
 
-    def _run_routes(self, store: Store) -> None:
+    def _watch(self, routes: list[Route]) -> Watch:
+        self._meter.begin(Role.BRIDGE)
+        needs = {STORE: STORE_SECONDS, **dict.fromkeys((route.topic for route in routes), math.inf)}
+        return Watch(self._settings, Role.BRIDGE, self._meter, [self._meter.registry], needs)
+
+    def _turned(self) -> None:
+        if self._health is not None:
+            self._health.turn()
+
+    def _make_report(self, route: Route, lookup: Lookup) -> Report:
+        return Report(route, self._meter, self._health, lookup)
+
+    def _run_routes(self, store: Store, routes: list[Route]) -> None:
         threads = []
-        for route in find_routes(self._settings):
-            service = Service(self._settings, route, store, self._stop, adopt=self._adopt, drain=self._drain)
+        for route in routes:
+            service = Service(
+                self._settings, route, store, self._stop, self._make_report, adopt=self._adopt, drain=self._drain
+            )
             thread = threading.Thread(target=self._run_service, args=(service,), name=f"route-{route.topic}")
             thread.start()
             threads.append(thread)
+        if self._health is not None:
+            for route in routes:
+                self._health.turn(route.topic)  # from here on these loops turn
+            self._health.end_loop(MAIN)
         for thread in threads:
             thread.join()  # a signal's handler runs meanwhile
 
     def _run_service(self, service: Service) -> None:
         """One route, to its end; whatever ends it otherwise than it should ends the others too."""
+        structlog.contextvars.bind_contextvars(topic=service.route.topic)
         try:
             if not service.run():
                 self._well = False

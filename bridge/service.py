@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from bridge.report import Report
     from bridge.route import Route
     from storage.store import Store
     from tasks.settings import Settings
@@ -40,15 +41,18 @@ class Waiting:
     Args:
         stop: set when we are told to stop.
         notices: where to say it.
+        turned: called at each look.
     """
 
-    def __init__(self, stop: threading.Event, notices: Notices) -> None:
+    def __init__(self, stop: threading.Event, notices: Notices, turned: Callable[[], None]) -> None:
         self._stop = stop
         self._notices = notices
+        self._turned = turned
 
     def wait(self, subject: str, look: Callable[[], T]) -> T | None:
         """What ``look`` finds once it finds it; None if we were told to stop meanwhile."""
         while not self._stop.is_set():
+            self._turned()
             try:
                 found = look()
             except StorageUnavailable as error:
@@ -74,12 +78,21 @@ class Service:
         route: the route.
         store: the open store, which other routes use too.
         stop: set when we are told to stop.
+        make_report: tells metrics and health what the route does.
         adopt: trust a commit that belongs to another Kafka cluster or store.
         drain: end when all that was ever applied is committed.
     """
 
     def __init__(
-        self, settings: Settings, route: Route, store: Store, stop: threading.Event, *, adopt: bool, drain: bool
+        self,
+        settings: Settings,
+        route: Route,
+        store: Store,
+        stop: threading.Event,
+        make_report: Callable[[Route, Lookup], Report],
+        *,
+        adopt: bool,
+        drain: bool,
     ) -> None:
         self.route = route
         self._settings = settings
@@ -87,7 +100,7 @@ class Service:
         self._stop = stop
         self._adopt = adopt
         self._drain = drain
-        self._waiting = Waiting(stop, Notices(log))
+        self._make_report = make_report
 
     def run(self) -> bool:
         """Run it, in a thread of its own.
@@ -106,7 +119,8 @@ class Service:
             drain=settings.drain_seconds,
         )
         publisher = Publisher(make_app(settings), route)
-        with Lookup(settings.kafka_client(), route.group) as lookup:
+        with Lookup(settings.kafka_client(), route.group) as lookup, self._make_report(route, lookup) as report:
+            self._waiting = Waiting(self._stop, Notices(log), report.alive)
             keeper = Keeper(self._store, lookup, route, adopt=self._adopt)
             while not self._stop.is_set():
                 ids = self._find_ids(lookup)
@@ -123,6 +137,7 @@ class Service:
                     lookup,
                     publisher,
                     pace,
+                    report,
                     cluster=cluster,
                     topic_id=topic_id,
                 )

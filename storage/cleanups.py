@@ -364,6 +364,38 @@ class Cleanups:
                 begin = pairs[-1][0] + b"\x00"
         return counts
 
+    def page(
+        self, engine: Engine, state: CleanupState, *, runs: str = "", after: str | None = None, limit: int = 100
+    ) -> tuple[list[Cleanup], str | None]:
+        """Some cleanups in one state by run id, and the last run id; None for that where there are no more.
+
+        Args:
+            engine: the open store.
+            state: only those in it.
+            runs: only those whose run id begins so.
+            after: only those whose run id comes after this one.
+            limit: entries of one read.
+        """
+        begin = self._ledger.key("cleanup_state", str(state), runs)[:-1]  # without the text's own end
+        end = begin + b"\xff"
+        if after is not None:
+            begin = max(begin, self._state_key(state, after) + b"\x00")
+        if begin >= end:
+            return [], None
+
+        def work(transaction: Transaction) -> tuple[list[Cleanup], str | None]:
+            found = [self._ledger.elements(key)[2] for key, _ in transaction.get_range(begin, end, limit=limit).wait()]
+            reads = [(run, transaction.get(self._key(run))) for run in found]
+            entries = [unpack_cleanup(run, value) for run, read in reads if (value := read.wait()) is not None]
+            return entries, found[-1] if len(found) == limit else None
+
+        return engine.read(work)
+
+    def count_some(self, engine: Engine, state: CleanupState, *, most: int) -> int:
+        """How many there are in a state, but no more than ``most``: so much is read and no more."""
+        begin, end = self._ledger.span("cleanup_state", str(state))
+        return len(engine.read(lambda transaction: transaction.get_range(begin, end, limit=most).wait()))
+
     # -- bytes -----------------------------------------------------------------------------------------------------
 
     def _key(self, run: str) -> bytes:

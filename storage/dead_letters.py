@@ -4,26 +4,33 @@ A dead letter is a head under ``("dead", *source, offset)`` and its record, key 
 ``("dead_record", *source, offset, n)``. A record too large for one transaction is staged: its chunks are written
 first, in transactions of their own, and the head last, together with the cursor. Chunks without a head are the
 leavings of a worker that died between the two; the next try writes the same keys.
+
+Kafka has one record at a place for ever, a replay may bring another to it: whoever writes the head removes what lies
+beyond the end of its record, so that a shorter record never ends in a longer one's chunks. Beside the heads stand
+indexes and counts (`storage.letter_index`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgpack
 
 from storage.batch import Record, Source
 from storage.errors import Poison, SplitTransaction, TransactionTooLarge
 from storage.ledger import order_source
+from storage.letter_index import LetterIndex
 from storage.meaning import INGEST
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator
 
     from storage.engine import Engine, Transaction
     from storage.envelope import Envelope
     from storage.ledger import Ledger
+    from storage.letter_index import DeadKey
     from storage.meaning import Meaning, Outcome
 
 CHUNK: Final = 90_000  # bytes; a value may have 100,000
@@ -62,6 +69,18 @@ class DeadLetter:
     route: str = INGEST
 
 
+class Some(NamedTuple):
+    """What `DeadLetters.read` found.
+
+    Attributes:
+        pairs: keys with their letters; None where the letter has gone since it was indexed.
+        more: whether the span may hold more.
+    """
+
+    pairs: list[tuple[bytes, DeadLetter | None]]
+    more: bool
+
+
 class DeadLetters:
     """Reads and writes dead letters within transactions.
 
@@ -71,20 +90,24 @@ class DeadLetters:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._index = LetterIndex(ledger)
+        self._indexed = False  # known to be
 
     def _head_key(self, source: Source, offset: int) -> bytes:
         return self._ledger.key("dead", *order_source(source), offset)
 
     def keep(self, transaction: Transaction, letter: DeadLetter, record: Record) -> None:
-        """Write head and record in one transaction."""
+        """Write head and record in one transaction, over whatever lies at their place."""
+        transaction.clear_range(*self._ledger.span("dead_record", *order_source(letter.source), letter.offset))
         for key, chunk in self._chunks(letter.source, letter.offset, record):
             transaction.set(key, chunk)
         self.write_head(transaction, letter)
 
     def stage(self, engine: Engine, source: Source, offset: int, record: Record) -> None:
-        """Write the chunks of a large record ahead, in transactions of their own; `write_head` makes it a letter.
+        """Write the chunks of a large record ahead, in transactions of their own; `keep_staged` makes it a letter.
 
-        Nothing is cleared first: whoever else stages the same record writes the same bytes.
+        Nothing is cleared here: whoever else stages the same record writes the same bytes, and may have written the
+        head already.
         """
         some: list[tuple[bytes, bytes]] = []
         for pair in self._chunks(source, offset, record):
@@ -94,8 +117,20 @@ class DeadLetters:
                 some = []
         _write(engine, some)
 
+    def keep_staged(self, transaction: Transaction, letter: DeadLetter, record: Record) -> None:
+        """Make a letter of a record that was staged: write its head, and clear what lies beyond its last chunk.
+
+        No chunk of the record's own is touched, so another execution may still be staging the same one.
+        """
+        end = -(-len(_pack(record)) // CHUNK)
+        beyond = self._ledger.key("dead_record", *order_source(letter.source), letter.offset, end)
+        _, last = self._ledger.span("dead_record", *order_source(letter.source), letter.offset)
+        transaction.clear_range(beyond, last)
+        self.write_head(transaction, letter)
+
     def write_head(self, transaction: Transaction, letter: DeadLetter) -> None:
-        """Write the head; from then on the letter is listed."""
+        """Write the head of a letter whose record is there; from then on the letter is listed."""
+        self._index.replace(transaction, self._head(transaction, letter.source, letter.offset), letter)
         head = (
             letter.lane,
             letter.reason,
@@ -110,8 +145,12 @@ class DeadLetters:
         packed: bytes = msgpack.packb(head, unicode_errors="replace")
         transaction.set(self._head_key(letter.source, letter.offset), packed)
 
+    def _head(self, transaction: Transaction, source: Source, offset: int) -> DeadLetter | None:
+        value = transaction.get(self._head_key(source, offset)).wait()
+        return None if value is None else _unpack_head(source, offset, value)
+
     def _chunks(self, source: Source, offset: int, record: Record) -> Iterator[tuple[bytes, bytes]]:
-        whole: bytes = msgpack.packb((record.timestamp_ms, record.key, record.value))
+        whole = _pack(record)
         for number, start in enumerate(range(0, len(whole), CHUNK)):
             key = self._ledger.key("dead_record", *order_source(source), offset, number)
             yield key, whole[start : start + CHUNK]
@@ -129,21 +168,106 @@ class DeadLetters:
 
     def remove(self, transaction: Transaction, source: Source, offset: int) -> None:
         """Delete a dead letter."""
+        self._index.replace(transaction, self._head(transaction, source, offset), None)
         transaction.clear(self._head_key(source, offset))
         transaction.clear_range(*self._ledger.span("dead_record", *order_source(source), offset))
 
-    def each(self, engine: Engine, *, page: int = 1_000) -> Iterator[DeadLetter]:
-        """All heads in order of topic, partition and offset, read in pages so that any number fits in memory."""
-        begin, end = self._ledger.span("dead")
+    # -- listing ---------------------------------------------------------------------------------------------------
+
+    def each(
+        self, engine: Engine, *, reason: str | None = None, run: str | None = None, page: int = 1_000
+    ) -> Iterator[DeadLetter]:
+        """Heads in order of topic, partition and offset, read in pages so that any number fits in memory.
+
+        Args:
+            engine: the open store.
+            reason: only those with this reason; found by index.
+            run: only those of this run (as far as heads keep its id); found by index.
+            page: heads of one read.
+        """
+        run = None if run is None else run[:SHORT]
+        begin, end = self.span(engine, reason=reason, run=run)
         while True:
-            start = begin
-            pairs = engine.read(lambda transaction: transaction.get_range(start, end, limit=page).wait())  # noqa: B023
-            for key, value in pairs:
-                _, cluster, topic, partition, topic_id, offset = self._ledger.elements(key)
-                yield _unpack_head(Source(cluster, topic, topic_id, partition), offset, value)
-            if len(pairs) < page:
+            some = self.read(engine, begin, end, limit=page)
+            for _, letter in some.pairs:
+                if letter is not None and reason in {None, letter.reason} and run in {None, letter.run}:
+                    yield letter
+            if not some.more:
                 return
-            begin = pairs[-1][0] + b"\x00"
+            begin = some.pairs[-1][0] + b"\x00"
+
+    def span(
+        self, engine: Engine, *, reason: str | None = None, run: str | None = None, runs: str = ""
+    ) -> tuple[bytes, bytes]:
+        """Begin and end of the keys, of heads or of an index, among which all such letters are; for `read`.
+
+        Args:
+            engine: the open store.
+            reason: the reason; with a run the caller looks at it.
+            run: the run id.
+            runs: how run ids begin; in place of ``run``.
+        """
+        if reason is None and run is None and not runs:
+            return self._ledger.span("dead")
+        self._ensure_index(engine)
+        if run is not None:
+            return self._index.span_of_run(run)
+        if runs:
+            return self._index.span_of_runs(runs)
+        return self._index.span_of_reason(reason or "")
+
+    def read(self, engine: Engine, begin: bytes, end: bytes, *, limit: int) -> Some:
+        """The letters of so many keys of a span."""
+
+        def work(transaction: Transaction) -> Some:
+            pairs = transaction.get_range(begin, end, limit=limit).wait()
+            places = [self._place(key) for key, _ in pairs]
+            if begin.startswith(self._ledger.key("dead")):
+                values: list[bytes | None] = [value for _, value in pairs]
+            else:
+                reads = [transaction.get(self._head_key(*place)) for place in places]
+                values = [read.wait() for read in reads]
+            found = [
+                (key, None if value is None else _unpack_head(*place, value))
+                for (key, _), place, value in zip(pairs, places, values, strict=True)
+            ]
+            return Some(found, len(pairs) == limit)
+
+        return engine.read(work)
+
+    def count(self, engine: Engine) -> Counter[DeadKey]:
+        """How many letters there are by source, lane and reason; reads the kept counts, not the letters."""
+        self._ensure_index(engine)
+        return engine.read(self._index.counts)
+
+    def _place(self, key: bytes) -> tuple[Source, int]:
+        """Where the letter of a head's or an index entry's key came from."""
+        cluster, topic, partition, topic_id, offset = self._ledger.elements(key)[-5:]
+        return Source(cluster, topic, topic_id, partition), offset
+
+    def _ensure_index(self, engine: Engine) -> None:
+        """Index, once, letters that a release without indexes has left; safe beside workers that keep new ones."""
+        if self._indexed:
+            return
+        if engine.read(lambda transaction: transaction.get(self._index.built_key).wait()) is None:
+            begin, end = self._ledger.span("dead")
+            some = self.read(engine, begin, end, limit=500)
+            found = bool(some.pairs)
+            while some.pairs:
+                letters = [letter for _, letter in some.pairs if letter is not None]
+                engine.transact(lambda transaction: self._index_missing(transaction, letters))  # noqa: B023
+                some = self.read(engine, some.pairs[-1][0] + b"\x00", end, limit=500)
+            if found:
+                engine.transact(lambda transaction: transaction.set(self._index.built_key, b""))
+        self._indexed = True
+
+    def _index_missing(self, transaction: Transaction, letters: list[DeadLetter]) -> None:
+        for letter in letters:
+            now = self._head(transaction, letter.source, letter.offset)  # it may have changed since it was listed
+            if now is not None and not self._index.has(transaction, now):
+                self._index.replace(transaction, None, now)
+
+    # -- requeueing ------------------------------------------------------------------------------------------------
 
     def requeue(self, engine: Engine, applier: Meaning, letter: DeadLetter, *, now: float) -> Outcome | None:
         """Apply a dead letter's record once more, and delete the letter, in one transaction.
@@ -200,6 +324,11 @@ class DeadLetters:
             return applier.shrink(transaction, applier.decode(found[1]))
 
         return engine.transact(work)
+
+
+def _pack(record: Record) -> bytes:
+    packed: bytes = msgpack.packb((record.timestamp_ms, record.key, record.value))
+    return packed
 
 
 def _write(engine: Engine, pairs: list[tuple[bytes, bytes]]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from storage.envelope import Envelope
     from storage.meaning import FollowUp, Outcome
 
+SHOWN: Final = 20  # dead letters of one batch that are told one by one
 # What the stock worker takes a message to write, about; it errs on the high side.
 _METRIC_BYTES: Final = 316
 _OTHER_BYTES: Final = 500
@@ -31,6 +32,20 @@ class State(Enum):
     UNFINISHED = "unfinished"  # out of time, or another execution has begun a record of it and may still be alive
 
 
+class Refused(NamedTuple):
+    """A record that became a dead letter, in short.
+
+    Attributes:
+        offset: its offset.
+        run: its run id, as far as it has one.
+        error: why it can never be applied.
+    """
+
+    offset: int
+    run: str
+    error: Poison
+
+
 @dataclass(slots=True)
 class Result:
     """What became of a batch in one execution. True of what is committed, also after an error.
@@ -40,6 +55,7 @@ class Result:
         applied: records applied, by message type.
         dropped: late records of deleted runs, by message type.
         dead: records dead-lettered, by reason.
+        refused: the first of these, at most `SHOWN`.
         covered: records that an earlier execution had applied.
         transactions: transactions that moved the cursor.
         sizes: estimated bytes of each of those.
@@ -51,6 +67,7 @@ class Result:
     applied: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     dead: Counter[str] = field(default_factory=Counter)
+    refused: list[Refused] = field(default_factory=list)
     covered: int = 0
     transactions: int = 0
     sizes: list[int] = field(default_factory=list)
@@ -71,11 +88,14 @@ class Result:
         self.covered += covered
         self.transactions += 1
         self.sizes.append(sum(map(estimate, records, items)))
-        for item, outcome in zip(items, outcomes, strict=True):
+        for record, item, outcome in zip(records, items, outcomes, strict=True):
             if outcome.follow_up is not None:
                 self.follow_ups.append(outcome.follow_up)
             if outcome.error is not None:
                 self.dead[outcome.error.reason] += 1
+                if len(self.refused) < SHOWN:
+                    run = (record.key or b"").decode("utf-8", "replace") if isinstance(item, Poison) else item.run_id
+                    self.refused.append(Refused(record.offset, run, outcome.error))
             elif isinstance(item, Poison):
                 continue  # never: what could not be decoded is dead
             elif outcome.kind == "dropped":

@@ -11,10 +11,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from storage.apply import Result, State
 from storage.batch import Batch, pack_batch, unpack_batch
 from storage.errors import Fatal, Retryable
+from tasks.counting import count_batch
+from tasks.tracing import annotate
+from tasks.tracing import describe_batch as describe_for_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
 
     from storage.meaning import FollowUp
+    from tasks.meter import Meter
     from tasks.opened import OpenedStore
     from tasks.settings import Settings
 
@@ -33,31 +38,48 @@ log = structlog.get_logger("tasks.batches")
 
 
 def register_route(
-    app: Celery, opened: OpenedStore, name: str, route: str, follow: Callable[[Sequence[FollowUp]], None]
+    app: Celery,
+    opened: OpenedStore,
+    meter: Meter,
+    name: str,
+    route: str,
+    follow: Callable[[Sequence[FollowUp]], None],
 ) -> Task:
     """Make the task of a route.
 
     Args:
         app: whose task it is.
         opened: the store of the process that runs it.
+        meter: counts what is done.
         name: the task's.
         route: the name of what the records mean (`storage.meaning.Meaning.route`).
         follow: does at once what follows from records that are committed; must not raise.
     """
 
-    @app.task(name=name, bind=True, max_retries=None, acks_late=True, ignore_result=True)
+    @app.task(shared=False, name=name, bind=True, max_retries=None, acks_late=True, ignore_result=True)
     def apply(self: Task, packed: bytes) -> None:
         """Apply one packed batch; see `storage.apply` for what that means."""
         batch = unpack_batch(packed)
+        with bound_contextvars(task_id=str(self.request.id), **_bind(batch)):
+            annotate(**describe_for_trace(batch))
+            execute(self, batch)
+
+    def execute(self: Task, batch: Batch) -> None:
         retries: int = self.request.retries
-        began = time.monotonic()
+        began, tried, result, failure = time.monotonic(), opened.retries.mine(), Result(), "unknown"
         try:
-            result = opened.batch_applier(route).apply(batch, token=(str(self.request.id), retries))
+            opened.batch_applier(route).apply(batch, token=(str(self.request.id), retries), into=result)
+            failure = ""
         except (Retryable, Fatal) as error:
-            wait = wait_for(retries, opened.settings)
+            failure, wait = "fdb", wait_for(retries, opened.settings)
             log.warning("waiting for the store", batch=str(batch), error=str(error), retry_in=round(wait, 2))
             raise self.retry(exc=error, countdown=wait, **_repeat(batch)) from error
-        _log_result(batch, route, result, time.monotonic() - began)
+        finally:
+            seconds, tried = time.monotonic() - began, opened.retries.mine() - tried
+            count_batch(meter, route, batch, result, seconds=seconds, retries=tried, failure=failure)
+            _log_refused(result)
+        _log_result(batch, route, result, seconds)
+        annotate(**{"matyan.state": result.state.value, "matyan.applied": result.applied.total()})
         if result.follow_ups:
             follow(result.follow_ups)
         if result.state is State.UNFINISHED or (result.state is State.EARLY and retries < _EARLY_TRIES):
@@ -108,19 +130,37 @@ def sending_options(batch: Batch, queue: str) -> dict[str, Any]:
     }
 
 
+def _bind(batch: Batch) -> dict[str, Any]:
+    """What stands in every line that is logged for a batch; the run where all of it is one run's."""
+    keys = {record.key for record in batch.records}
+    run = {"run": next(iter(keys), None)} if len(keys) == 1 else {}
+    return {
+        "topic": batch.source.topic,
+        "partition": batch.source.partition,
+        "lane": batch.lane,
+        "first": batch.first,
+        "last": batch.last,
+        "attempt": batch.attempt,
+        **{name: key.decode("utf-8", "replace") for name, key in run.items() if key is not None},
+    }
+
+
+def _log_refused(result: Result) -> None:
+    for refused in result.refused:
+        error = refused.error
+        log.warning("dead letter", offset=refused.offset, run=refused.run, reason=error.reason, error=str(error))
+    more = result.dead.total() - len(result.refused)
+    if more:
+        log.warning("more dead letters", count=more)
+
+
 def _log_result(batch: Batch, route: str, result: Result, seconds: float) -> None:
     log.info(
         "batch",
         route=route,
         state=result.state.value,
-        topic=batch.source.topic,
-        partition=batch.source.partition,
-        lane=batch.lane,
-        first=batch.first,
-        last=batch.last,
-        attempt=batch.attempt,
         records=len(batch.records),
-        applied=sum(result.applied.values()),
+        applied=result.applied.total(),
         dropped=result.dropped.total(),
         dead=dict(result.dead),
         covered=result.covered,

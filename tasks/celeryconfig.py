@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
 
-from tasks.queues import CLEANUP_QUEUE, JOBS_QUEUE, control_queues, ingest_queues
+from tasks.queues import CLEANUP_QUEUE, JOBS_QUEUE, REQUEUE_TASKS, control_queues, ingest_queues
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -45,8 +45,13 @@ def configure(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": False,  # the bridge sends again, bounded
         "task_time_limit": limit,
         "task_queues": [Queue(name) for name in find_queues(settings)],
+        # For Flower's API, which names a task and no queue; what we send ourselves names both.
+        "task_routes": {key: {"queue": JOBS_QUEUE} for key in REQUEUE_TASKS},
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "beat_scheduler": "tasks.beat:WatchedScheduler",
+        "beat_max_loop_interval": 5,  # the longest that beat is not heard of
+        "worker_consumer": "tasks.consumer:WatchedConsumer",
         "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_SECONDS,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,

@@ -13,18 +13,23 @@ from typing import TYPE_CHECKING
 import structlog
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+from structlog.contextvars import bound_contextvars
 
 from storage.cleaner import Cleaner, Terms
 from storage.errors import StorageError
 from tasks.batches import choose_wait
 from tasks.celeryconfig import cleanup_limit
+from tasks.counting import count_cleanup
+from tasks.metrics import CONTROL_ERRORS
 from tasks.queues import CLEANUP_QUEUE, CLEANUP_TASK
+from tasks.tracing import annotate
 
 if TYPE_CHECKING:
     from celery import Celery, Task
 
     from storage.cleaner import Cleaned
     from tasks.blob_stores import OpenedBlobs
+    from tasks.meter import Meter
     from tasks.opened import OpenedStore
     from tasks.settings import Settings
 
@@ -45,18 +50,20 @@ def make_terms(settings: Settings) -> Terms:
     )
 
 
-def register_cleanup(app: Celery, opened: OpenedStore, blobs: OpenedBlobs, settings: Settings) -> Task:
+def register_cleanup(app: Celery, opened: OpenedStore, blobs: OpenedBlobs, meter: Meter, settings: Settings) -> Task:
     """Make the cleanup task of an application.
 
     Args:
         app: whose task it is.
         opened: the store of the process that runs it.
         blobs: the blob store of the process that runs it.
+        meter: counts what is done.
         settings: tries, waits, limits.
     """
     terms = make_terms(settings)
 
     @app.task(
+        shared=False,
         name=CLEANUP_TASK,
         bind=True,
         max_retries=None,
@@ -66,13 +73,20 @@ def register_cleanup(app: Celery, opened: OpenedStore, blobs: OpenedBlobs, setti
     )
     def cleanup(self: Task, run: str) -> None:
         """Work on the cleanup of one run for a slice of time."""
+        with bound_contextvars(run=run, task_id=str(self.request.id)):
+            annotate(**{"matyan.run": run})
+            execute(self, run)
+
+    def execute(self: Task, run: str) -> None:
         began = time.monotonic()
         try:
             cleaned = Cleaner(opened.store(), blobs.blobs(), terms).clean(run, task_id=str(self.request.id))
         except StorageError as error:
+            meter.count(CONTROL_ERRORS, 1, "fdb")
             wait = choose_wait(self.request.retries)
             log.warning("waiting for the store", run=run, error=str(error), retry_in=round(wait, 2))
             raise self.retry(exc=error, countdown=wait) from error
+        count_cleanup(meter, cleaned)
         _log_cleaned(run, cleaned, time.monotonic() - began)
         if cleaned.again is None:
             return

@@ -51,20 +51,26 @@ class FollowUps:
                 self._publisher.publish_soon(self._opened.store(), events)
             except StorageError as error:
                 log.warning("events are left to beat", count=len(events), error=str(error))
-        for asked in dict.fromkeys(follow_ups):
-            if isinstance(asked, CleanupAsked):
-                taken = send_cleanup(self._app, asked.run)
-            elif isinstance(asked, CascadeAsked):
-                taken = self._send_cascade(asked)
-            else:
-                continue
-            if not taken:
-                return  # each more would wait for Redis again
+        send_asked(self._app, follow_ups)
 
-    def _send_cascade(self, asked: CascadeAsked) -> bool:
-        try:
-            self._app.send_task(CASCADE_TASK, (asked.kind, asked.id), queue=CLEANUP_QUEUE, retry=False)
-        except (OperationalError, RedisError, OSError) as error:
-            log.warning("a cascade is left to beat: Redis did not take its task", id=asked.id, error=str(error))
-            return False
-        return True
+
+def send_asked(app: Celery, follow_ups: Sequence[FollowUp]) -> None:
+    """Send the tasks of cleanups and cascades that were asked for; those that Redis does not take are left to beat."""
+    for asked in dict.fromkeys(follow_ups):
+        if isinstance(asked, CleanupAsked):
+            taken = send_cleanup(app, asked.run)
+        elif isinstance(asked, CascadeAsked):
+            taken = _send_cascade(app, asked)
+        else:
+            continue
+        if not taken:
+            return  # each more would wait for Redis again
+
+
+def _send_cascade(app: Celery, asked: CascadeAsked) -> bool:
+    try:
+        app.send_task(CASCADE_TASK, (asked.kind, asked.id), queue=CLEANUP_QUEUE, retry=False)
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("a cascade is left to beat: Redis did not take its task", id=asked.id, error=str(error))
+        return False
+    return True

@@ -8,21 +8,29 @@ import sys
 import structlog
 
 
-def configure_logs(level: str) -> None:
+def configure_logs(level: str, form: str = "auto", *, traced: bool = False) -> None:
     """Send our events and those of libraries to standard error in one form.
+
+    What is bound to the context (`structlog.contextvars`: the run, partition, lane that a task works on) stands in
+    each line, those of libraries too.
 
     Args:
         level: the lowest level that is written, ``INFO`` for example.
+        form: ``json``, ``console``, or ``auto``: for people on a terminal, JSON elsewhere.
+        traced: say in each line which trace it belongs to.
     """
     shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    terminal = sys.stderr.isatty()
+    if traced:
+        shared.append(_add_trace)
+    terminal = form == "console" or (form == "auto" and sys.stderr.isatty())
     ending: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -45,3 +53,13 @@ def configure_logs(level: str) -> None:
     # Celery says "received" and "succeeded" for each task, and kombu more: our own line a batch says what happened.
     for name in ("celery.worker.strategy", "celery.app.trace", "kombu"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+
+
+def _add_trace(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    from opentelemetry import trace
+
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = format(context.trace_id, "032x")
+        event["span_id"] = format(context.span_id, "016x")
+    return event

@@ -10,6 +10,7 @@ from storage.engine import Tries, ignore
 from storage.meaning import INGEST
 from storage.result import Portion
 from storage.store import Store, open_store
+from tasks.meter import Retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,11 +42,14 @@ class OpenedStore:
     Args:
         settings: which store, its limits and timeouts.
         retried: called at each try of a transaction but the first.
+
+    Attributes:
+        retries: counts these tries, for each thread.
     """
 
     def __init__(self, settings: Settings, *, retried: Callable[[], None] = ignore) -> None:
         self.settings = settings
-        self._retried = retried
+        self.retries = Retries(retried)
         self._lock = threading.Lock()
         self._opened: tuple[int, Store] | None = None
 
@@ -61,7 +65,7 @@ class OpenedStore:
             return opened[1]
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
-                store = open_settings_store(self.settings, retried=self._retried)
+                store = open_settings_store(self.settings, retried=self.retries.add)
                 self._opened = (os.getpid(), store)
             return self._opened[1]
 
@@ -73,6 +77,11 @@ class OpenedStore:
             route=route,
             portion=Portion(settings.ingest_max_messages_per_txn, settings.ingest_max_txn_bytes),
         )
+
+    def look(self) -> None:
+        """See whether the store answers; raises what `store` raises."""
+        store = self.store()
+        store.engine.read(lambda transaction: transaction.get(store.ledger.key("store")).wait())
 
     def close(self) -> None:
         """Close what this process opened; what a parent opened is left alone. Closing twice is fine."""

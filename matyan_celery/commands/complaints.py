@@ -1,7 +1,8 @@
-"""What is wrong, in words, with the way out. Pure: a function of what store, Kafka and Redis say."""
+"""What is wrong, in words, with the way out: a function of what store, Kafka and Redis say, and of the clock."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from bridge.lookup import Offsets
     from matyan_celery.commands.condition import (
         Condition,
-        DeadKey,
         KafkaSide,
         RedisSide,
         StoreSide,
         TopicSide,
         Watched,
     )
+    from storage.letter_index import DeadKey
     from tasks.settings import Settings
 
 _NOBODY = Standing(None, {})
@@ -56,6 +57,11 @@ def find_wrong(condition: Condition, settings: Settings) -> list[str]:
         f"{gap.source}: offsets {gap.first} to {gap.last} were gone from Kafka before they were read, and are lost: "
         "lengthen the topic's retention"
         for gap in store.gaps
+    ]
+    wrong += [
+        f"{stall.source} lane {stall.lane}: offsets {stall.first} to {stall.last} have not moved for "
+        f"{time.time() - stall.since:.0f} s (attempt {stall.attempt}): look at the workers' logs"
+        for stall in store.stalls
     ]
     for reason, count in sorted(_by_reason(store.dead).items()):
         wrong.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,14 +13,19 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
-from storage.batch import Source
 from storage.replay import CLUSTER as REPLAY
+from storage.stalls import Stalls
 from tasks.app import make_app
 from tasks.celeryconfig import find_queues
 
 if TYPE_CHECKING:
+    from collections import Counter
+
+    from storage.batch import Source
     from storage.engine import Transaction
     from storage.ledger import Gap, Owner, Standing
+    from storage.letter_index import DeadKey
+    from storage.stalls import Stall
     from storage.store import Store
     from tasks.settings import Settings
 
@@ -29,8 +33,6 @@ _KAFKA_SECONDS: Final = 4.0
 _REDIS_SECONDS: Final = 3.0
 _WORKER_SECONDS: Final = 1.0  # a living worker answers in milliseconds, a busy one too (but for the solo pool)
 _MOCK: Final = "mockCluster"  # how librdkafka's mock cluster begins its id; it cannot list a group's members
-
-DeadKey = tuple[Source, int, str]  # source, lane, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class StoreSide:
         gaps: offsets that were gone from Kafka before they were read.
         dead: dead letters.
         replays: replays that are running, or were broken off.
+        stalls: batches that do not move, as the bridge has noted them.
     """
 
     id: str
@@ -52,6 +55,7 @@ class StoreSide:
     gaps: list[Gap]
     dead: Counter[DeadKey]
     replays: int
+    stalls: list[Stall]
 
 
 class Watched(NamedTuple):
@@ -144,7 +148,7 @@ def ask(store: Store, settings: Settings) -> Condition:
         StorageUnavailable: the store did not answer.
     """
     with ThreadPoolExecutor(1) as pool:
-        redis = pool.submit(_ask_redis, settings)
+        redis = pool.submit(ask_redis, settings)
         # The bridge writes the floor before it commits: read in the other order, no commit is above its floor.
         kafka = _ask_kafka(settings)
         known = _ask_store(store)
@@ -166,9 +170,10 @@ def _ask_store(store: Store) -> StoreSide:
         return name.wait(), owners, ledger.standings(transaction, sources), floors, ledger.gaps(transaction)
 
     name, owners, standings, floors, gaps = store.engine.read(work)
-    dead = Counter((letter.source, letter.lane, letter.reason) for letter in store.dead_letters.each(store.engine))
+    dead = store.dead_letters.count(store.engine)
     store_id = "" if name is None else str(msgpack.unpackb(name))
-    return StoreSide(store_id, standings, floors, gaps, dead, len(owners) - len(standings))
+    stalls = Stalls(ledger).find(store.engine)
+    return StoreSide(store_id, standings, floors, gaps, dead, len(owners) - len(standings), stalls)
 
 
 def _ask_kafka(settings: Settings) -> KafkaSide | str:
@@ -219,7 +224,8 @@ def _look_at_ends_again(settings: Settings, kafka: KafkaSide, known: StoreSide) 
     return KafkaSide(kafka.cluster, sides)
 
 
-def _ask_redis(settings: Settings) -> RedisSide | str:
+def ask_redis(settings: Settings) -> RedisSide | str:
+    """What Redis and the workers say, or why Redis says nothing."""
     try:
         with make_app(settings) as app, app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=_REDIS_SECONDS)

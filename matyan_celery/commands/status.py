@@ -81,6 +81,18 @@ def make_report(condition: Condition, settings: Settings, wrong: list[str]) -> d
             {"topic": gap.source.topic, "partition": gap.source.partition, "first": gap.first, "last": gap.last}
             for gap in store.gaps
         ],
+        "stalls": [
+            {
+                "topic": stall.source.topic,
+                "partition": stall.source.partition,
+                "lane": stall.lane,
+                "first": stall.first,
+                "last": stall.last,
+                "attempt": stall.attempt,
+                "since": stall.since,
+            }
+            for stall in store.stalls
+        ],
         "wrong": wrong,
     }
 

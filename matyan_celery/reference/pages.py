@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from matyan_celery.reference.commands import write_commands
+from matyan_celery.reference.metrics import write_metrics
 from matyan_celery.reference.settings import write_settings
+from matyan_celery.reference.tasks import write_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "commands.md": write_commands,
+    "metrics.md": write_metrics,
     "settings.md": write_settings,
+    "tasks.md": write_tasks,
 }
 
 

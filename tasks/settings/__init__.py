@@ -6,7 +6,8 @@ from: `sources`; what production refuses: `production`. The list for people: doc
 
 from __future__ import annotations
 
+from tasks.errors import WrongSettingError
 from tasks.settings.loading import Settings, load_settings
-from tasks.settings.sources import WrongSettingError, setting_names
+from tasks.settings.sources import setting_names
 
 __all__ = ["Settings", "WrongSettingError", "load_settings", "setting_names"]

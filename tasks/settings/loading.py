@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError, model_validator
 
+from tasks.errors import WrongSettingError
 from tasks.settings.blobs import BlobSettings
 from tasks.settings.bridge import BridgeSettings
 from tasks.settings.jobs import JobSettings
@@ -14,7 +15,7 @@ from tasks.settings.kafka import KafkaSettings
 from tasks.settings.kinds import show
 from tasks.settings.operations import OperationSettings
 from tasks.settings.production import find_development_defaults
-from tasks.settings.sources import GivenSource, WrongSettingError, find_secret, read_given
+from tasks.settings.sources import GivenSource, find_secret, read_given
 from tasks.settings.store import StoreSettings
 
 if TYPE_CHECKING:

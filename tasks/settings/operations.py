@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tasks.heartbeat import DEFAULT_FOLDER
 from tasks.settings.kinds import Section
 
 
@@ -24,9 +23,12 @@ class OperationSettings(Section):
     """Port of metrics and health, one a process; 0: no server. Two processes on one machine need two."""
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet come from outside
     """Address that this server listens on; 0.0.0.0: all."""
-    heartbeat_folder: Annotated[str, Field(min_length=1)] = str(Path(tempfile.gettempdir()) / "matyan-celery")
+    heartbeat_folder: Annotated[str, Field(min_length=1)] = DEFAULT_FOLDER
     """Where a process leaves its heartbeat for ``matyan-celery health``, one file a role."""
     heartbeat_stale_seconds: Annotated[float, Field(ge=5)] = 60.0
     """A process whose loop has not turned for so long counts as hung."""
+    tracing: bool = False
+    """Make spans of batches and tasks, and send them by OTLP over HTTP (needs ``matyan-celery[otel]``). Where to, the
+    variables of OpenTelemetry say, OTEL_EXPORTER_OTLP_ENDPOINT for example."""
     recovery_allow_unauthenticated: bool = False
     """Let Flower's recovery page write even where Flower runs without authentication."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from dotenv import dotenv_values
 from pydantic_settings import PydanticBaseSettingsSource
 
+from tasks.errors import WrongSettingError
 from tasks.settings.kinds import AlsoNamed, Secret
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
 _FILE: Final = "_FILE"
-
-
-class WrongSettingError(Exception):
-    """A setting is wrong or contradicts another; the message names it and says what to do."""
 
 
 class Given(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,13 +15,15 @@ from demo.servers.go_programs import missing_for_go
 from demo.servers.kafka import KafkaServer
 from demo.servers.kafka_jars import missing_for_kafka
 from demo.servers.process import Process, wait_until
-from demo.servers.product import BridgeProcess, WorkerProcess
+from demo.servers.product import BeatProcess, BridgeProcess, CommandProcess, FlowerProcess, WorkerProcess
 from demo.servers.redis import RedisServer
 from demo.servers.s3 import VersityServer
+from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
 
 P = TypeVar("P", bound=Process)
 
+PICTURES_VARIABLE = "MATYAN_TEST_PICTURES"
 _LOG_LINES = 40
 _programs = pytest.StashKey[list[Process]]()
 
@@ -163,9 +166,31 @@ class Programs:
     def worker(
         self, name: str = "worker", *, concurrency: int = 1, queues: Sequence[str] | None = None, **settings: str
     ) -> WorkerProcess:
-        """A Celery worker, not started; of all queues, if none are given. ``settings`` win over the fixture's."""
-        chosen = {**self._settings, **settings}
-        return self.add(WorkerProcess(self._folder, chosen, name=name, concurrency=concurrency, queues=queues))
+        """A Celery worker, not started. ``settings`` win over the fixture's."""
+        merged = {**self._settings, **settings}
+        return self.add(WorkerProcess(self._folder, merged, name=name, concurrency=concurrency, queues=queues))
+
+    def beat(self, name: str = "beat", **settings: str) -> BeatProcess:
+        """Celery's beat, not started. ``settings`` win over the fixture's."""
+        return self.add(BeatProcess(self._folder, {**self._settings, **settings}, name=name))
+
+    def command(self, *arguments: str, **settings: str) -> CommandProcess:
+        """A command of ours, not started. ``settings`` win over the fixture's."""
+        return self.add(CommandProcess(self._folder, {**self._settings, **settings}, *arguments))
+
+    def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
+        """Run a command of ours; its exit code and what it said."""
+        process = self.command(*arguments, **settings)
+        process.launch()
+        return process.wait(120), process.output()
+
+    def flower(
+        self, *, login: str = "demo:demo", prefix: str = "", config: Path | None = None, **settings: str
+    ) -> FlowerProcess:
+        """A Flower, not started. ``settings`` win over the fixture's."""
+        return self.add(
+            FlowerProcess(self._folder, {**self._settings, **settings}, login=login, prefix=prefix, config=config)
+        )
 
     def add(self, process: P) -> P:
         """Another program of the test's, not started, to be killed with the rest and its log shown."""
@@ -178,6 +203,22 @@ class Programs:
 def programs(settings: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Programs]:
     with ExitStack() as stack:
         yield Programs(tmp_path, settings, request.node.stash.setdefault(_programs, []), stack)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Chromium without a screen and with a fresh profile; skips where there is none."""
+    missing = missing_for_browser()
+    if missing is not None:
+        pytest.skip(f"no browser: {missing}")
+    with open_browser(tmp_path / "browser") as opened:
+        yield opened
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where a test puts pictures of pages: the folder that the variable names (docs/images), else one that goes."""
+    return Path(os.environ.get(PICTURES_VARIABLE) or tmp_path / "pictures")
 
 
 def _show_log(request: pytest.FixtureRequest, process: Process) -> None:
