@@ -17,8 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## the environment in .venv, with .venv/bin/matyan-celery
 
-demo: $(STAMP) ## train small models through Kafka, bridge and Celery, kill a worker midway, check every value
-	@$(BIN)/python -m demo
+demo: $(STAMP) ## train small models through it, kill a worker midway, check every value; EPOCHS=n KEEP=1 UI=1
+	@$(BIN)/python -m demo $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(KEEP),--keep) $(if $(UI),--ui)
 
 test: $(STAMP) ## all tests: unit, contract, conformance, simulation, integration on real servers
 	@echo "== unit, contract and conformance tests, and the simulation; then integration on real Kafka, Redis and workers"

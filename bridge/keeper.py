@@ -164,13 +164,15 @@ class Keeper:
             return False
         return raise_floor(self._engine, self._ledger, source, epoch, cursors=cursors, offset=offset)
 
-    def change_lanes(self, source: Source, epoch: Epoch, position: int) -> Owner | None:
-        """Adopt the route's number of lanes at a drained moment; None where it may not be.
+    def change_lanes(self, source: Source, epoch: Epoch, *, cursors: Mapping[int, int], position: int) -> Owner | None:
+        """Adopt the route's number of lanes at a drained moment; None: not now, take over again.
 
         Raises:
             StorageUnavailable: no answer.
         """
-        return change_lanes(self._engine, self._ledger, source, epoch, position=position, lanes=self._route.lanes)
+        return change_lanes(
+            self._engine, self._ledger, source, epoch, cursors=cursors, position=position, lanes=self._route.lanes
+        )
 
     def note_stall(self, stall: Stall) -> None:
         """Note, for people, a batch that does not move.

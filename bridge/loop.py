@@ -597,7 +597,7 @@ class Loop:
         if not holding.paused:
             return  # paused first, so that nothing is read while the store is asked
         holding.switching = True
-        position = state.position
+        position, seen = state.position, state.cursors
 
         def then(owner: Owner | None) -> None:
             holding.switching = False
@@ -614,7 +614,9 @@ class Loop:
             holding.switching = False
             self._store_failed(error, "changing the lanes")
 
-        self._store_desk.ask(lambda: self._keeper.change_lanes(state.source, state.epoch, position), then, failed)
+        self._store_desk.ask(
+            lambda: self._keeper.change_lanes(state.source, state.epoch, cursors=seen, position=position), then, failed
+        )
 
     # -- the topic -------------------------------------------------------------------------------------------------
 

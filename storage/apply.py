@@ -249,7 +249,7 @@ class BatchApplier:
             raise _Stage(index, error)
         letter = self._describe(batch, record, items[index], error)
         if staged:
-            self._letters.write_head(transaction, letter)
+            self._letters.keep_staged(transaction, letter, record)
         else:
             self._letters.keep(transaction, letter, record)
 

@@ -3,8 +3,11 @@
 A dead letter is a head under ``("dead", *source, offset)`` and its record, key and value, in chunks under
 ``("dead_record", *source, offset, n)``. A record too large for one transaction is staged: its chunks are written
 first, in transactions of their own, and the head last, together with the cursor. Chunks without a head are the
-leavings of a worker that died between the two; the next try writes the same keys. Beside the heads stand indexes and
-counts (`storage.letter_index`).
+leavings of a worker that died between the two; the next try writes the same keys.
+
+Kafka has one record at a place for ever, a replay may bring another to it: whoever writes the head removes what lies
+beyond the end of its record, so that a shorter record never ends in a longer one's chunks. Beside the heads stand
+indexes and counts (`storage.letter_index`).
 """
 
 from __future__ import annotations
@@ -94,15 +97,17 @@ class DeadLetters:
         return self._ledger.key("dead", *order_source(source), offset)
 
     def keep(self, transaction: Transaction, letter: DeadLetter, record: Record) -> None:
-        """Write head and record in one transaction."""
+        """Write head and record in one transaction, over whatever lies at their place."""
+        transaction.clear_range(*self._ledger.span("dead_record", *order_source(letter.source), letter.offset))
         for key, chunk in self._chunks(letter.source, letter.offset, record):
             transaction.set(key, chunk)
         self.write_head(transaction, letter)
 
     def stage(self, engine: Engine, source: Source, offset: int, record: Record) -> None:
-        """Write the chunks of a large record ahead, in transactions of their own; `write_head` makes it a letter.
+        """Write the chunks of a large record ahead, in transactions of their own; `keep_staged` makes it a letter.
 
-        Nothing is cleared first: whoever else stages the same record writes the same bytes.
+        Nothing is cleared here: whoever else stages the same record writes the same bytes, and may have written the
+        head already.
         """
         some: list[tuple[bytes, bytes]] = []
         for pair in self._chunks(source, offset, record):
@@ -112,8 +117,19 @@ class DeadLetters:
                 some = []
         _write(engine, some)
 
+    def keep_staged(self, transaction: Transaction, letter: DeadLetter, record: Record) -> None:
+        """Make a letter of a record that was staged: write its head, and clear what lies beyond its last chunk.
+
+        No chunk of the record's own is touched, so another execution may still be staging the same one.
+        """
+        end = -(-len(_pack(record)) // CHUNK)
+        beyond = self._ledger.key("dead_record", *order_source(letter.source), letter.offset, end)
+        _, last = self._ledger.span("dead_record", *order_source(letter.source), letter.offset)
+        transaction.clear_range(beyond, last)
+        self.write_head(transaction, letter)
+
     def write_head(self, transaction: Transaction, letter: DeadLetter) -> None:
-        """Write the head; from then on the letter is listed."""
+        """Write the head of a letter whose record is there; from then on the letter is listed."""
         self._index.replace(transaction, self._head(transaction, letter.source, letter.offset), letter)
         head = (
             letter.lane,
@@ -134,7 +150,7 @@ class DeadLetters:
         return None if value is None else _unpack_head(source, offset, value)
 
     def _chunks(self, source: Source, offset: int, record: Record) -> Iterator[tuple[bytes, bytes]]:
-        whole: bytes = msgpack.packb((record.timestamp_ms, record.key, record.value))
+        whole = _pack(record)
         for number, start in enumerate(range(0, len(whole), CHUNK)):
             key = self._ledger.key("dead_record", *order_source(source), offset, number)
             yield key, whole[start : start + CHUNK]
@@ -308,6 +324,11 @@ class DeadLetters:
             return applier.shrink(transaction, applier.decode(found[1]))
 
         return engine.transact(work)
+
+
+def _pack(record: Record) -> bytes:
+    packed: bytes = msgpack.packb((record.timestamp_ms, record.key, record.value))
+    return packed
 
 
 def _write(engine: Engine, pairs: list[tuple[bytes, bytes]]) -> None:

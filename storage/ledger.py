@@ -313,7 +313,7 @@ def raise_floor(
         owner, stored = ledger.standings(transaction, [source])[source]
         if owner is None or owner.epoch != epoch:
             return False
-        if any(stored.get(lane, -1) < cursor for lane, cursor in cursors.items()):
+        if _has_gone_back(stored, cursors):
             return False
         floor = ledger.floor(transaction, source)
         if floor is None or floor < offset:
@@ -323,13 +323,38 @@ def raise_floor(
     return engine.transact(work)
 
 
+def _has_gone_back(stored: Mapping[int, int], seen: Mapping[int, int]) -> bool:
+    """Whether the store has lost what it had told the bridge: a cursor is lower than it was, or gone."""
+    return any((cursor := stored.get(lane)) is None or cursor < known for lane, known in seen.items())
+
+
 def change_lanes(
-    engine: Engine, ledger: Ledger, source: Source, epoch: Epoch, *, position: int, lanes: int
+    engine: Engine,
+    ledger: Ledger,
+    source: Source,
+    epoch: Epoch,
+    *,
+    cursors: Mapping[int, int],
+    position: int,
+    lanes: int,
 ) -> Owner | None:
     """Adopt a new number of lanes at a drained moment: every new cursor is ``position - 1``, the epoch is raised.
 
+    That the moment is drained is known from the cursors as the bridge has seen them, so they must still be there, as
+    in `raise_floor`: in a store that has gone back since, the new ones would cover records that it does not hold.
+
+    Args:
+        engine: the open store.
+        ledger: our records in it.
+        source: the partition.
+        epoch: the bridge's epoch.
+        cursors: every lane's cursor as the bridge has seen it.
+        position: the offset that is read next; all below it is applied.
+        lanes: the new number.
+
     Returns:
-        The new owner; None where another bridge owns the source now, or a cursor is not below ``position``.
+        The new owner; None where another bridge owns the source now, a cursor is lower than it was, or one is not
+        below ``position``.
 
     Raises:
         StorageUnavailable: the store did not answer.
@@ -337,13 +362,14 @@ def change_lanes(
     new_id = uuid4().hex
 
     def work(transaction: Transaction) -> Owner | None:
-        owner = unpack_owner(ledger.read_owner(transaction, source).wait())
-        cursors = ledger.cursors(transaction, source)
+        owner, stored = ledger.standings(transaction, [source])[source]
         if owner is None:
             return None
         if owner.epoch.id == new_id:  # an earlier try of this very transaction went through ("maybe committed")
             return owner
-        if owner.epoch != epoch or max(cursors.values(), default=-1) >= position:
+        if owner.epoch != epoch or max(stored.values(), default=-1) >= position:
+            return None
+        if _has_gone_back(stored, cursors):
             return None
         changed = Owner(Epoch(epoch.number + 1, new_id), owner.group, lanes)
         ledger.write_owner(transaction, source, changed)

@@ -56,7 +56,7 @@ def register_route(
         follow: does at once what follows from records that are committed; must not raise.
     """
 
-    @app.task(name=name, bind=True, max_retries=None, acks_late=True, ignore_result=True)
+    @app.task(shared=False, name=name, bind=True, max_retries=None, acks_late=True, ignore_result=True)
     def apply(self: Task, packed: bytes) -> None:
         """Apply one packed batch; see `storage.apply` for what that means."""
         batch = unpack_batch(packed)

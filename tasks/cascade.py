@@ -30,6 +30,7 @@ def register_cascade(app: Celery, opened: OpenedStore, settings: Settings) -> Ta
     """Make the cascade task of an application; it works on the store of the process that runs it."""
 
     @app.task(
+        shared=False,
         name=CASCADE_TASK,
         bind=True,
         max_retries=None,

@@ -63,6 +63,7 @@ def register_cleanup(app: Celery, opened: OpenedStore, blobs: OpenedBlobs, meter
     terms = make_terms(settings)
 
     @app.task(
+        shared=False,
         name=CLEANUP_TASK,
         bind=True,
         max_retries=None,

@@ -30,7 +30,7 @@ def register_jobs(app: Celery, runner: JobRunner) -> dict[str, Task]:
 
 
 def _register(app: Celery, runner: JobRunner, job: Job) -> Task:
-    @app.task(name=job.task, acks_late=False, ignore_result=True, time_limit=job.time_limit)
+    @app.task(shared=False, name=job.task, acks_late=False, ignore_result=True, time_limit=job.time_limit)
     def work(
         *,
         dry_run: bool = False,

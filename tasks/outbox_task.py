@@ -21,7 +21,7 @@ log = structlog.get_logger("tasks.outbox")
 def register_outbox(app: Celery, opened: OpenedStore, publisher: OutboxPublisher) -> Task:
     """Make the outbox task of an application. An error ends it: the events stay, and beat starts it again."""
 
-    @app.task(name=OUTBOX_TASK, acks_late=True, ignore_result=True)
+    @app.task(shared=False, name=OUTBOX_TASK, acks_late=True, ignore_result=True)
     def publish_outbox() -> None:
         """Publish the events that have waited for some seconds."""
         done = publisher.publish_waiting(opened.store(), now=time.time())

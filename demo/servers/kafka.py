@@ -30,6 +30,11 @@ class Kafka(Protocol):
         """What clients connect to."""
         ...
 
+    @property
+    def fixed_partitions(self) -> int | None:
+        """How many partitions every topic has; None where it is the maker's choice."""
+        ...
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         ...
@@ -48,14 +53,13 @@ def choose_kafka(folder: Path) -> tuple[Kafka, str]:
 
     Args:
         folder: for a real broker's data and log.
-
-    Raises:
-        DidNotStart: Java and mvn are there, but the download failed.
     """
     missing = missing_for_kafka()
     if missing is None:
-        server = KafkaServer(folder)
-        return server, "a real Kafka broker from Maven Central"
+        try:
+            return KafkaServer(folder), "a real Kafka broker from Maven Central"
+        except DidNotStart as error:
+            missing = str(error).splitlines()[0]
     return MockKafka(), f"librdkafka's mock cluster ({missing})"
 
 
@@ -84,6 +88,11 @@ class KafkaServer(Process):
     def bootstrap_servers(self) -> str:
         """What clients connect to."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def fixed_partitions(self) -> None:
+        """Any number."""
+        return None
 
     def launch(self) -> None:
         """Start it, unless it runs; its data folder is made if there is none.
@@ -214,6 +223,11 @@ class MockKafka:
         """
         brokers = self._running().list_topics(timeout=_SECONDS).brokers.values()
         return ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+
+    @property
+    def fixed_partitions(self) -> int:
+        """Four."""
+        return MOCK_PARTITIONS
 
     def start(self) -> None:
         """Start it, empty, unless it runs."""

@@ -160,7 +160,6 @@ class FlowerProcess(Process):
         prefix: str = "",
         config: Path | None = None,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port() if port is None else port
         self.login = login
         self._prefix = f"/{prefix}" if prefix else ""
@@ -173,7 +172,7 @@ class FlowerProcess(Process):
             name,
             command,
             folder / f"{name}.log",
-            environment=clear_settings(settings),
+            environment=_make_own(folder, settings),
             folder=folder,
             ready_seconds=60,
         )

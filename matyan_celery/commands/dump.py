@@ -58,10 +58,10 @@ def load(store_url: str | None, force: bool, file: Path) -> None:
     """Write a dump into a store.
 
     FILE is what `dump` printed; - is standard input, .gz is unpacked. Only dir, key_hex and value_hex are needed.
-    A directory that already holds keys is refused. The whole file is checked before anything is written (standard
-    input is not: there, what comes before a bad line is written).
+    A directory that already holds keys is refused. The whole file is checked before anything is written (a pipe, as
+    standard input often is, can be read only once: there, what comes before a bad line is written).
     """
-    if str(file) != "-":
+    if str(file) != "-" and file.is_file():
         for _ in read_lines(file, parse_row):
             pass
     count = 0

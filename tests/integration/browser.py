@@ -31,6 +31,7 @@ _FLAGS: Final = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # pages may ask for fonts and scripts of other hosts
     f"--window-size={_WIDTH},{_HEIGHT}",
 )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,9 @@ from demo.servers.s3 import VersityServer
 from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
 
+P = TypeVar("P", bound=Process)
+
+PICTURES_VARIABLE = "MATYAN_TEST_PICTURES"
 _LOG_LINES = 40
 _programs = pytest.StashKey[list[Process]]()
 
@@ -99,7 +103,8 @@ def make_topic(kafka: KafkaServer) -> Iterator[MakeTopic]:
 
     def make(partitions: int = 4, config: dict[str, str] | None = None) -> str:
         name = f"test-{uuid4().hex[:12]}"
-        kafka.create_topic(name, partitions, config)
+        # Recorded and made-up records have old times, by which Kafka would delete them after half a minute.
+        kafka.create_topic(name, partitions, {"retention.ms": "-1", **(config or {})})
         made.append(name)
         return name
 
@@ -156,31 +161,22 @@ class Programs:
 
     def bridge(self, name: str = "bridge", **settings: str) -> BridgeProcess:
         """A bridge, not started. ``settings`` win over the fixture's."""
-        process = BridgeProcess(self._folder, {**self._settings, **settings}, name=name)
-        self._add(process)
-        return process
+        return self.add(BridgeProcess(self._folder, {**self._settings, **settings}, name=name))
 
     def worker(
         self, name: str = "worker", *, concurrency: int = 1, queues: Sequence[str] | None = None, **settings: str
     ) -> WorkerProcess:
-        """A Celery worker, not started; of all queues, if none are given. ``settings`` win over the fixture's."""
-        process = WorkerProcess(
-            self._folder, {**self._settings, **settings}, name=name, concurrency=concurrency, queues=queues
-        )
-        self._add(process)
-        return process
+        """A Celery worker, not started. ``settings`` win over the fixture's."""
+        merged = {**self._settings, **settings}
+        return self.add(WorkerProcess(self._folder, merged, name=name, concurrency=concurrency, queues=queues))
 
     def beat(self, name: str = "beat", **settings: str) -> BeatProcess:
         """Celery's beat, not started. ``settings`` win over the fixture's."""
-        process = BeatProcess(self._folder, {**self._settings, **settings}, name=name)
-        self._add(process)
-        return process
+        return self.add(BeatProcess(self._folder, {**self._settings, **settings}, name=name))
 
     def command(self, *arguments: str, **settings: str) -> CommandProcess:
         """A command of ours, not started. ``settings`` win over the fixture's."""
-        process = CommandProcess(self._folder, {**self._settings, **settings}, *arguments)
-        self._add(process)
-        return process
+        return self.add(CommandProcess(self._folder, {**self._settings, **settings}, *arguments))
 
     def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
         """Run a command of ours; its exit code and what it said."""
@@ -192,13 +188,15 @@ class Programs:
         self, *, login: str = "demo:demo", prefix: str = "", config: Path | None = None, **settings: str
     ) -> FlowerProcess:
         """A Flower, not started. ``settings`` win over the fixture's."""
-        process = FlowerProcess(self._folder, {**self._settings, **settings}, login=login, prefix=prefix, config=config)
-        self._add(process)
-        return process
+        return self.add(
+            FlowerProcess(self._folder, {**self._settings, **settings}, login=login, prefix=prefix, config=config)
+        )
 
-    def _add(self, process: Process) -> None:
+    def add(self, process: P) -> P:
+        """Another program of the test's, not started, to be killed with the rest and its log shown."""
         self._shown.append(process)
         self._stack.callback(process.kill)
+        return process
 
 
 @pytest.fixture
@@ -215,6 +213,12 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
         pytest.skip(f"no browser: {missing}")
     with open_browser(tmp_path / "browser") as opened:
         yield opened
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where a test puts pictures of pages: the folder that the variable names (docs/images), else one that goes."""
+    return Path(os.environ.get(PICTURES_VARIABLE) or tmp_path / "pictures")
 
 
 def _show_log(request: pytest.FixtureRequest, process: Process) -> None:

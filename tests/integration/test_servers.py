@@ -149,6 +149,12 @@ class TestKafkaJars:
             fetch_kafka()
         left = [path.suffix for path in (tmp_path / "cache" / "matyan-celery").iterdir()]
         assert left == [".lock"]
+        java = mvn.with_name("java")
+        java.symlink_to(mvn)
+        kafka, words = choose_kafka(tmp_path)
+        kafka.stop()
+        assert isinstance(kafka, MockKafka)
+        assert words.startswith("librdkafka's mock cluster (mvn could not fetch Kafka")
 
     def test_missing_programs_are_named_and_the_mock_chosen(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +164,7 @@ class TestKafkaJars:
         kafka, words = choose_kafka(tmp_path)
         try:
             assert isinstance(kafka, MockKafka)
+            assert kafka.fixed_partitions == 4
             assert words == "librdkafka's mock cluster (java and mvn not found)"
         finally:
             kafka.stop()

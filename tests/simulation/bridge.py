@@ -420,7 +420,7 @@ class SimBridge:
         if not holding.paused:
             return
         holding.switching = True
-        position = state.position
+        position, seen = state.position, state.cursors
 
         def then(owner: Owner | None) -> None:
             holding.switching = False
@@ -439,10 +439,9 @@ class SimBridge:
             holding.switching = False
             self.failed(error)
 
-        self.ask(lambda: self.change_lanes(state, position), then, failed)
-
-    def change_lanes(self, state: Partition, position: int) -> Owner | None:
-        return self.keeper.change_lanes(state.source, state.epoch, position)
+        self.ask(
+            lambda: self.keeper.change_lanes(state.source, state.epoch, cursors=seen, position=position), then, failed
+        )
 
     # -- the topic, the group, the end -----------------------------------------------------------------------------
 

@@ -122,6 +122,13 @@ class KeepsNoFloor(Keeper):
         return owner is not None and owner.epoch == epoch
 
 
+class ChangesLanesBlindly(Keeper):
+    """Lanes change by what the bridge has seen, though the store may have gone back since."""
+
+    def change_lanes(self, source: Source, epoch: Any, *, cursors: Mapping[int, int], position: int) -> Owner | None:
+        return super().change_lanes(source, epoch, cursors={}, position=position)
+
+
 def _deciding(decide: Any) -> Any:
     return lambda: patch.object(Keeper.__init__, "__kwdefaults__", {"adopt": False, "decide": decide})
 
@@ -138,5 +145,6 @@ PLANTED: Final[dict[str, Rules]] = {
     "switches_undrained": Rules(partition=SwitchesUndrained),
     "cursors_at_minus_one": Rules(patch=_deciding(start_at_minus_one)),
     "trusts_foreign_epoch": Rules(partition=TrustsForeignEpoch),
+    "changes_lanes_blindly": Rules(keeper=ChangesLanesBlindly),
     "no_floor": Rules(keeper=KeepsNoFloor, patch=_deciding(start_without_floor)),
 }

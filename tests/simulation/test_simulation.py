@@ -12,8 +12,11 @@ from tests.simulation.world import Violation, World
 
 CI_SEEDS = 2_000
 
-# The cursor hides nearly every task that would have read an old epoch: without it this alone is found in one of 3,000.
-RARE = {"snapshot_epoch": 6_000}
+# Found in too few seeds to be among the first ones; the seeds of CI begin here for them.
+RARE = {
+    "snapshot_epoch": 6_000,  # the cursor hides nearly every task that would have read an old epoch: one seed of 3,000
+    "changes_lanes_blindly": 106_600,  # the store has to go back between a drained moment and the change: one of 50,000
+}
 
 # What the stories must be about, at least once in the seeds of CI.
 EVENTS = {

@@ -1,0 +1,148 @@
+"""`make demo UI=1`: the stock user interface shows the demo's runs, and what the stock client logs; Ctrl-C ends all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from demo.servers.process import Process, wait_until
+from demo.servers.stock_environment import NEEDED, missing_for_stock
+from demo.training import PLANS
+from tests.integration.browser import Browser
+from tests.integration.leaks import living_processes
+
+pytestmark = [pytest.mark.integration, pytest.mark.stock, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 20
+
+
+class Demo(Process):
+    """``python -m demo --ui``, ready once it waits for Ctrl-C."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, "-m", "demo", "--ui", "--epochs", str(EPOCHS)]
+        environment = {"PYTHONPATH": str(ROOT), "COLUMNS": "300"}
+        super().__init__(
+            "demo", command, folder / "demo.log", environment=environment, folder=folder, ready_seconds=600
+        )
+
+    def is_ready(self) -> bool:
+        return "Ctrl-C ends it" in self.output()
+
+    def find(self, pattern: str) -> str:
+        """What it printed, by a pattern with one group."""
+        found = re.search(pattern, self.output())
+        assert found is not None, f"{pattern} is not in:\n{self.tail(60)}"
+        return found[1]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    missing = missing_for_stock()
+    if missing is not None:
+        pytest.skip(missing)
+    with Demo(tmp_path / "demo") as running:
+        yield running
+
+
+def test_it_shows_the_demos_runs_and_the_clients(demo: Demo, browser: Browser, pictures: Path) -> None:
+    address = demo.find(r"the user interface +(http://\S+)")
+    _see_the_runs(browser, address)
+    _see_a_chart(browser, address)
+    browser.picture(pictures / "ui.png")
+    run = _log_a_run(demo.find(r"log a run of your own +(.+)"))
+    _see_the_clients_run(browser, address, run)
+    _stop(demo)
+
+
+def _see_the_runs(browser: Browser, address: str) -> None:
+    browser.open(f"{address}/runs")
+    for plan in PLANS:
+        browser.wait_text(plan.name)
+    assert "spirals and blobs" in browser.text()
+
+
+def _see_a_chart(browser: Browser, address: str) -> None:
+    """The metrics explorer draws a chart for each metric that is chosen, with a line for each sequence."""
+    browser.open(f"{address}/metrics")
+    browser.wait_element("button.MuiButton-containedPrimary")
+    _press(browser, "Metrics")
+    for name in ("loss", 'accuracy subset="val"'):
+        browser.wait_element("[role=option]")
+        next(option for option in browser.find("[role=option]") if option.text == name).click()
+    browser.find("body")[0].send_keys(Keys.ESCAPE)
+    _press(browser, "Search")
+    sequences = 3 * len(PLANS)  # the loss of training and of validation, and the accuracy of validation
+    wait_until(lambda: len(browser.find("path.Line")) == sequences, f"{sequences} lines", seconds=60, pause=0.2)
+    browser.wait_text("Show Table Diff")  # the table below the charts comes last
+    wait_until(lambda: "Processing" not in browser.text(), "the charts are shown", seconds=60, pause=0.2)
+    assert all(len((line.get_attribute("d") or "").split("L")) >= EPOCHS for line in browser.find("path.Line"))
+
+
+def _press(browser: Browser, text: str) -> None:
+    next(button for button in browser.find("button") if button.text.strip() == text).click()
+
+
+def _log_a_run(command: str) -> str:
+    """Start the client as the demo says; the run's id."""
+    *addresses, python, script = shlex.split(command)
+    given = dict(address.split("=", 1) for address in addresses)
+    done = subprocess.run(
+        [python, script, "--steps", "60", "--pause", "0"],
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        cwd=ROOT,
+    )
+    found = re.search(r"logged run ([0-9a-f]{32})", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    return found[1]
+
+
+def _see_the_clients_run(browser: Browser, address: str, run: str) -> None:
+    """From client to frontier, Kafka, bridge, worker and store, back through the backend; its image from S3."""
+    browser.open(f"{address}/runs/{run}/metrics")
+    browser.wait_text("client script")
+    wait_until(lambda: len(browser.find("path.Line")) == 3, "its metrics are drawn", seconds=60, pause=0.2)
+    browser.open(f"{address}/runs/{run}/logs")
+    browser.wait_text("step 40: loss")
+    browser.open(f"{address}/runs/{run}/images")
+    browser.wait_element("img[src^='data:image']")
+
+
+def _stop(demo: Demo) -> None:
+    """Ctrl-C: it ends well, and nothing that it started is left."""
+    demo.signal(signal.SIGINT)
+    assert demo.wait(120) == 0, demo.tail(60)
+    folder = str(demo.log.parent)
+    assert [str(one) for one in living_processes().values() if folder in one.command] == []
+
+
+@pytest.mark.skipif(f"python{sys.version_info.major}.{sys.version_info.minor}" in NEEDED, reason="this one would do")
+def test_without_a_newer_python_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    environment = {"PATH": str(tmp_path / "nothing"), "PYENV_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "--ui"],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "need Python 3.12 or 3.13" in " ".join(done.stdout.split())
+    assert "pyenv install 3.12" in done.stdout

@@ -1,0 +1,90 @@
+"""A dead letter keeps the whole record and nothing else, whatever lay at its place before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.batch import Record, Source
+from storage.dead_letters import CHUNK, STAGED, DeadLetter
+from storage.store import Store, assemble_store
+from tests.engines import open_kind
+
+SOURCE = Source("cluster", "data-ingestion", "topic-1", 2)
+SHORT, LONG, STAGED_ONE, LARGEST = 10, 5 * CHUNK, STAGED + 3 * CHUNK, 9_000_000
+
+
+@pytest.fixture(params=["sqlite", "double"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with assemble_store(open_kind(request.param, tmp_path)) as opened:
+        yield opened
+
+
+def record(length: int, offset: int = 7) -> Record:
+    return Record(offset, 1_000, b"run", bytes([length % 251]) * length)
+
+
+def letter(of: Record) -> DeadLetter:
+    return DeadLetter(SOURCE, 0, of.offset, "invalid", "bad", 1.0, "run", "", of.size)
+
+
+def keep(store: Store, kept: Record) -> None:
+    """Keep a record as `storage.apply` does: staged if it is large."""
+    letters = store.dead_letters
+    if kept.size > STAGED:
+        letters.stage(store.engine, SOURCE, kept.offset, kept)
+        store.engine.transact(lambda transaction: letters.keep_staged(transaction, letter(kept), kept))
+    else:
+        store.engine.transact(lambda transaction: letters.keep(transaction, letter(kept), kept))
+
+
+def read(store: Store, offset: int = 7) -> Record | None:
+    found = store.engine.read(lambda transaction: store.dead_letters.get(transaction, SOURCE, offset))
+    return None if found is None else found[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(LONG, SHORT), (STAGED_ONE, LONG), (LARGEST, STAGED_ONE), (LARGEST, SHORT), (SHORT, LARGEST), (LONG, LONG + 1)],
+)
+def test_another_record_at_a_letters_place_is_kept_whole(before: int, after: int, store: Store) -> None:
+    """A replay of a file in which the record was mended, for example."""
+    neighbours = [record(200_000, 6), record(200_000, 8)]
+    for each in (*neighbours, record(before), record(after)):
+        keep(store, each)
+    assert read(store) == record(after)
+    assert [read(store, 6), read(store, 8)] == neighbours
+
+
+def test_the_leavings_of_a_staging_that_was_broken_off_are_no_part_of_a_letter(store: Store) -> None:
+    store.dead_letters.stage(store.engine, SOURCE, 7, record(9_000_000))
+    assert read(store) is None
+    keep(store, record(100))
+    assert read(store) == record(100)
+
+
+def test_whoever_stages_the_same_record_later_leaves_the_letter_as_it_is(store: Store) -> None:
+    large = record(9_000_000)
+    keep(store, large)
+    store.dead_letters.stage(store.engine, SOURCE, 7, large)
+    assert read(store) == large
+
+
+def test_a_letter_that_is_removed_leaves_nothing(store: Store) -> None:
+    prefix = store.directories.bridge
+
+    def count_keys() -> int:
+        return len(store.engine.read(lambda transaction: transaction.get_range(prefix, prefix + b"\xff").wait()))
+
+    def remove() -> None:
+        store.engine.transact(lambda transaction: store.dead_letters.remove(transaction, SOURCE, 7))
+
+    keep(store, record(1))
+    remove()
+    before = count_keys()  # the first letter notes for good that letters are indexed
+    keep(store, record(9_000_000))
+    assert count_keys() > before + 100
+    remove()
+    assert count_keys() == before <= 1
