@@ -28,6 +28,7 @@ test: $(STAMP) ## all tests: unit, contract, conformance, simulation, integratio
 bench: $(STAMP) ## benchmarks: CPU a record in apply, records a second end to end, objects a second of a cleanup
 	@$(BIN)/python -m benchmarks.apply
 	@$(BIN)/python -m benchmarks.end_to_end
+	@$(BIN)/python -m benchmarks.recovery_page 100000 5000
 	@$(BIN)/python -m benchmarks.prefix_delete
 
 format: $(STAMP) ## rewrite the sources in the project's format

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo.applied import wait_committed
+from demo.deletion import show_deletion
 from demo.frontier import Frontier
 from demo.matyan import Matyan, prepare_matyan
 from demo.report import report
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".demo")
 _KILL_AT = 0.5  # of the training
+_APPLY_SECONDS = 180.0  # until what Kafka has is applied; a fraction, unless the machine has a lot else to do
 _LOOK_SECONDS = 1.0  # between looks whether all is still running
 
 
@@ -54,11 +56,12 @@ def main() -> int:
 def _run(stack: ExitStack, epochs: int, *, keep: bool, ui: bool) -> int:
     folder = FOLDER.resolve()
     python = prepare_matyan() if ui else None
-    stage = Stage(folder, stack)
+    stage = Stage(folder, stack, flower=keep)
     matyan = Matyan(stage, folder, python) if python else None
-    if matyan is not None:
-        say(f"the user interface is at {matyan.ui.url}: watch the runs come in (Live Update)")
-    frontier = Frontier(stage.kafka.bootstrap_servers, TOPIC)
+    addresses = _addresses(stage, matyan)
+    if addresses:
+        tell(addresses)
+    frontier = Frontier(stage.kafka.bootstrap_servers, TOPIC, lambda key, body: stage.s3.put([key], body))
     say(f"training {len(PLANS)} small models for {epochs} epochs; what they log goes through Kafka")
     began = time.monotonic()
     _train(frontier, stage.workers[0], epochs)
@@ -66,19 +69,36 @@ def _run(stack: ExitStack, epochs: int, *, keep: bool, ui: bool) -> int:
     say("the training is over; waiting until everything is applied and committed")
     partitions = frontier.partitions()
     committed = wait_committed(
-        stage.kafka.bootstrap_servers, GROUP, TOPIC, partitions, frontier.sent.records, seconds=60
+        stage.kafka.bootstrap_servers, GROUP, TOPIC, partitions, frontier.sent.records, seconds=_APPLY_SECONDS
     )
     seconds = time.monotonic() - began
+    tally = count_tasks([worker.log for worker in stage.workers])
+    store_url = f"sqlite:///{FOLDER / 'store.db'}"
+    wrong = report(frontier.sent, tally, committed, seconds, store_url)
+    wrong += show_deletion(stage, frontier)
     if not keep:
         say("stopping the bridge: it drains, commits and leaves the group")
         stage.bridge.stop()
-    tally = count_tasks([worker.log for worker in stage.workers])
-    store_url = f"sqlite:///{FOLDER / 'store.db'}"
-    if report(frontier.sent, tally, committed, seconds, store_url):
+    if wrong:
+        for sentence in wrong:
+            console.print("[red]WRONG[/red]", end=" ")
+            tell(sentence)
         tell(f"the check failed; the logs are in {FOLDER}/")
         return 1
     tell(_next_steps(store_url))
     return _keep(stage, matyan) if keep else 0
+
+
+def _addresses(stage: Stage, matyan: Matyan | None) -> str:
+    """Pages that are there while it runs."""
+    lines = []
+    if stage.flower is not None:
+        user, password = stage.flower.login.split(":")
+        lines.append(f"   Flower                 {stage.flower.url}   (user {user}, password {password})")
+        lines.append(f"   what waits for you     {stage.flower.url}/recovery")
+    if matyan is not None:
+        lines.append(f"   the user interface     {matyan.ui.url}")
+    return "\n".join(lines)
 
 
 def _train(frontier: Frontier, victim: WorkerProcess, epochs: int) -> None:
@@ -108,11 +128,10 @@ def _keep(stage: Stage, matyan: Matyan | None) -> int:
     victim = stage.workers[0]
     say(f"starting {victim.name} again")
     victim.start()
+    tell(f"\n{_addresses(stage, matyan)}\n   where all stands       cd {FOLDER} && ../.venv/bin/matyan-celery status")
     if matyan is not None:
-        tell(f"""
-   the user interface     {matyan.ui.url}
-   log a run of your own  {matyan.client_command()}
-""")
+        tell(f"   log a run of your own  {matyan.client_command()}")
+    tell("")
     say("everything goes on running; Ctrl-C ends it")
     try:
         while True:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def report(sent: Sent, tally: Tally, committed: int, seconds: float, store_url: str) -> list[str]:
-    """Print what happened; the sentences that say what is wrong, printed too.
+    """Print what happened; the sentences that say what is wrong.
 
     Args:
         sent: what was sent.
@@ -48,8 +48,6 @@ def report(sent: Sent, tally: Tally, committed: int, seconds: float, store_url: 
         table.add_row(name, f"{value:,}")
     table.add_row("records per second, training included", f"{sent.records / seconds:,.0f}")
     console.print(table)
-    for sentence in wrong:
-        console.print(f"[red]WRONG[/red] {sentence}")
     if not wrong:
         say(f"all {points:,} points are there once, in order, with their values: nothing lost, nothing twice")
     return wrong

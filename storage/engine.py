@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from storage.errors import BadStoreURL
+from storage.masking import mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +135,7 @@ def open_engine(url: str, *, timeout: float = 10.0, tries: Tries | None = None) 
     """
     scheme, separator, path = url.partition("://")
     if not separator or not path.startswith("/") or path == "/":
-        msg = f"{url!r} is no store URL: use sqlite:///path.db or fdb:///path/to/fdb.cluster"
+        msg = f"{mask_url(url)!r} is no store URL: use sqlite:///path.db or fdb:///path/to/fdb.cluster"
         raise BadStoreURL(msg)
     if scheme == "sqlite":
         from storage.sqlite import SqliteEngine
@@ -145,5 +146,5 @@ def open_engine(url: str, *, timeout: float = 10.0, tries: Tries | None = None) 
         from storage.foundationdb import FoundationEngine
 
         return FoundationEngine(url, path, timeout=timeout, tries=tries)
-    msg = f"{url!r} is no store URL: the scheme is {scheme!r}, known are sqlite and fdb"
+    msg = f"{mask_url(url)!r} is no store URL: the scheme is {scheme!r}, known are sqlite and fdb"
     raise BadStoreURL(msg)

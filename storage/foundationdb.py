@@ -12,15 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from storage.engine import Tries
-from storage.errors import Refused, StorageUnavailable, TransactionTooOld
-from storage.foundationdb_client import CONFLICT, TIMED_OUT, check_cluster_file, describe, explain, give_up, load_client
+from storage.errors import Refused, StorageError, StorageUnavailable, TransactionTooOld
+from storage.foundationdb_client import (
+    CONFLICT,
+    TIMED_OUT,
+    check_cluster_file,
+    describe,
+    explain,
+    forget_waits,
+    give_up,
+    load_client,
+)
 from storage.foundationdb_transaction import Reading, Writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from storage.engine import Transaction
-    from storage.errors import StorageError
 
 T = TypeVar("T")
 
@@ -72,7 +80,13 @@ class FoundationEngine:
         if not path or not all(isinstance(name, str) for name in path):
             msg = f"{path!r} is no directory path: name at least one directory"
             raise ValueError(msg)
-        found = self._run(lambda transaction: self._client.directory.create_or_open(transaction, path))
+        try:
+            found = self._run(lambda transaction: self._client.directory.create_or_open(transaction, path))
+        except Exception as error:
+            if type(error) is Exception:  # the directory layer's own refusals: a newer version, a prefix in use
+                msg = f"{self._url}: cannot open the directory {path!r}: {error}"
+                raise Refused(msg) from error
+            raise
         if found.get_layer() == b"partition":
             msg = f"the directory {path!r} is a partition: name a directory in it"
             raise Refused(msg)
@@ -112,6 +126,16 @@ class FoundationEngine:
         self._database = None
 
     def _run(self, work: Callable[[Any], T], *, impatient: bool = False, commit: bool = True) -> T:
+        """Run a transaction; whatever ends it otherwise than by our own errors may have interrupted a wait."""
+        try:
+            return self._try(work, impatient=impatient, commit=commit)
+        except StorageError:
+            raise
+        except BaseException:
+            forget_waits(self._client)
+            raise
+
+    def _try(self, work: Callable[[Any], T], *, impatient: bool, commit: bool) -> T:
         """The retry loop: `on_error` decides what is tried again, waits, and makes the transaction new."""
         deadline = time.monotonic() + self._timeout
         failure: type[Exception] = self._client.FDBError

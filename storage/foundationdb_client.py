@@ -74,6 +74,19 @@ def load_client(version: int = API_VERSION) -> Any:
     return fdb
 
 
+def forget_waits(client: Any) -> None:
+    """Mend what a wait that was interrupted in this thread leaves behind.
+
+    The package waits for a future on a semaphore that it keeps for each thread and that the future's callback releases.
+    It makes a new one when the wait ends by an Exception, but not for KeyboardInterrupt and the like, nor where the
+    exception strikes right beside the wait. Then the old future's callback ends the thread's next wait too early, whose
+    answer is not there yet (error 2015), and so on for ever. Forgotten here, the semaphore is made by the next wait.
+    """
+    waits = getattr(getattr(client, "impl", None), "_thread_local_storage", None)
+    if waits is not None:
+        waits.future_block_semaphore = None
+
+
 def check_cluster_file(url: str, path: Path) -> None:
     """Whether ``path`` holds what the client needs: ``description:id@address:port``, else the client waits for ever.
 

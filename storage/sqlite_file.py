@@ -50,11 +50,9 @@ class Connection:
 
     def begin(self, deadline: float) -> bool:
         """Begin a transaction that writes, in our turn; False if the turn has not come by ``deadline``."""
-        if not poll(self.turnstile.try_enter, deadline):
-            return False
         try:
-            return poll(lambda: _try_begin(self.raw), deadline)
-        finally:
+            return poll(self.turnstile.try_enter, deadline) and poll(lambda: _try_begin(self.raw), deadline)
+        finally:  # also where nobody knows whether it got in, because a signal interrupted it
             self.turnstile.leave()
 
     def close(self) -> None:

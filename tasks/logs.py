@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
+
+from storage.masking import mask_url
 
 
 def configure_logs(level: str, form: str = "auto", *, traced: bool = False) -> None:
@@ -30,7 +33,8 @@ def configure_logs(level: str, form: str = "auto", *, traced: bool = False) -> N
         shared.append(_add_trace)
     terminal = form == "console" or (form == "auto" and sys.stderr.isatty())
     ending: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # A plain traceback: the rich one shows local variables, and with them settings.
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -44,7 +48,7 @@ def configure_logs(level: str, form: str = "auto", *, traced: bool = False) -> N
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending, _mask],
         )
     )
     root = logging.getLogger()
@@ -53,6 +57,11 @@ def configure_logs(level: str, form: str = "auto", *, traced: bool = False) -> N
     # Celery says "received" and "succeeded" for each task, and kombu more: our own line a batch says what happened.
     for name in ("celery.worker.strategy", "celery.app.trace", "kombu"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+
+
+def _mask(_: object, __: str, line: Any) -> str:
+    """The finished line without passwords, whoever wrote them into it."""
+    return mask_url(line)
 
 
 def _add_trace(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

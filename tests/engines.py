@@ -1,12 +1,14 @@
 """The store engines that the suites run on, opened one way. Fixtures: ``engine``, ``space``.
 
-``sqlite`` is the embedded engine; ``double`` the FoundationDB engine on a store in memory; ``cluster`` the FoundationDB
-engine on the cluster whose file ``MATYAN_TEST_FDB_CLUSTER_FILE`` names, which may hold anything: use `Space` there.
+``sqlite`` is the embedded engine; ``double`` the FoundationDB engine on a store in memory; ``binding`` that with the
+client's real Python package in between; ``cluster`` the FoundationDB engine on the cluster whose file
+``MATYAN_TEST_FDB_CLUSTER_FILE`` names, which may hold anything: use `Space` or `own_directory` there.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +20,15 @@ from storage.engine import Tries, open_engine
 from storage.foundationdb import FoundationEngine
 from storage.foundationdb_client import load_client
 from tests.fdb_double import load_double
+from tests.fdb_double.library import load_binding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from storage.engine import Engine
 
-KINDS = ("sqlite", "double", "cluster")
+KINDS = ("sqlite", "double", "binding", "cluster")
+IN_ONE_PROCESS = ("double", "binding")
 CLUSTER_VARIABLE = "MATYAN_TEST_FDB_CLUSTER_FILE"
 
 
@@ -32,16 +36,24 @@ def open_kind(kind: str, folder: Path, *, timeout: float = 10.0, tries: Tries | 
     """Open a store of this kind. The same folder gives the same store again; skips where there is no cluster."""
     if kind == "sqlite":
         return open_engine(f"sqlite:///{folder / 'store.db'}", timeout=timeout)
-    if kind == "double":
-        cluster_file = folder / "fdb.cluster"
+    if kind in IN_ONE_PROCESS:
+        cluster_file = folder / ("fdb.cluster" if kind == "double" else "binding.cluster")
         if not cluster_file.exists():
             cluster_file.write_text("double:double@127.0.0.1:4500\n")
-        double = load_double()
-        return FoundationEngine(f"fdb://{cluster_file}", str(cluster_file), timeout=timeout, client=double, tries=tries)
+        return FoundationEngine(
+            f"fdb://{cluster_file}", str(cluster_file), timeout=timeout, client=client_of(kind), tries=tries
+        )
     named = os.environ.get(CLUSTER_VARIABLE)
     if not named:
         pytest.skip(f"no FoundationDB cluster: {CLUSTER_VARIABLE} names none")
     return open_engine(f"fdb://{Path(named).resolve()}", timeout=timeout)
+
+
+def client_of(kind: str) -> Any:
+    """The client package behind a kind of FoundationDB engine."""
+    if kind == "double":
+        return load_double()
+    return load_binding()[0] if kind == "binding" else load_client()
 
 
 def double_database(folder: Path) -> Any:
@@ -69,12 +81,25 @@ def make_space(engine: Engine) -> Space:
     return Space(path, engine.directory(*path))
 
 
+@contextmanager
+def own_directory(kind: str, engine: Engine, name: str) -> Iterator[tuple[str, ...]]:
+    """A parent directory that nobody else has, and that is gone afterwards, whatever happens; for a whole store in it.
+
+    Where the store is a file of the test's own it is no directory at all: then the paths are those of production.
+    """
+    path = () if kind == "sqlite" else (f"{name}-{uuid4().hex}",)
+    try:
+        yield path
+    finally:
+        if path:
+            remove_directory(kind, engine, path)
+
+
 def remove_directory(kind: str, engine: Engine, path: tuple[str, ...]) -> None:
-    """Remove a test's directory and all in it from a cluster that others use too; other kinds go with their folder."""
-    if kind == "cluster":
-        client = load_client()
-        cluster_file = engine.url.removeprefix("fdb://")
-        client.directory.remove_if_exists(client.open(cluster_file), path)
+    """Remove a test's directory, its node and all in it; an embedded store goes with its folder."""
+    if kind != "sqlite":
+        client = client_of(kind)
+        client.directory.remove_if_exists(client.open(engine.url.removeprefix("fdb://")), path)
 
 
 @pytest.fixture(params=KINDS)

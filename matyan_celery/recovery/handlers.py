@@ -6,6 +6,8 @@ Flower's authentication is, and a browser that says that the form stood on anoth
 
 from __future__ import annotations
 
+import base64
+import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlparse
@@ -17,7 +19,7 @@ from redis.exceptions import RedisError
 
 from matyan_celery.commands.printing import show_bytes, show_time
 from matyan_celery.recovery.desk import MOST, ROWS, Desk, View
-from matyan_celery.recovery.query import Item, Query, Show, read_item, read_query
+from matyan_celery.recovery.query import WAITING, Item, Query, Show, read_item, read_query
 from matyan_celery.recovery.rows import (
     HEADS,
     Row,
@@ -35,6 +37,9 @@ from storage.errors import StorageError
 if TYPE_CHECKING:
     from storage.stalls import Stall
 
+log = logging.getLogger(__name__)  # Flower's own way
+
+_LOGGED: Final = 2_000  # characters of what became of it
 _TASKS: Final = 2_000  # of Flower's memory, newest first, that are looked through for a lane's
 _SELECTED: Final = 10 * ROWS  # in one form
 _VALUE: Final = 100_000  # characters of a record that are shown
@@ -84,6 +89,15 @@ class _Handler(BaseHandler):  # type: ignore[misc]  # Flower has no types
             )
         return ""
 
+    def who(self) -> str:
+        """Who asks, for the log."""
+        if isinstance(self.current_user, str):
+            return self.current_user
+        kind, _, credentials = self.request.headers.get("Authorization", "").partition(" ")
+        if kind != "Basic":
+            return "somebody"
+        return base64.b64decode(credentials).decode(errors="replace").partition(":")[0]
+
     def knows_task(self, task_id: str) -> bool:
         """Whether Flower has a page of a task."""
         return bool(task_id) and self.application.events.state.tasks.get(task_id) is not None
@@ -127,6 +141,7 @@ class RecoveryHandler(_Handler):
             count=lambda number: show_count(number, MOST),
             states=CleanupState,
             total=self._total(query, view),
+            may_all=query.show in WAITING,
             told=self._desk.told(self.plain("told")),
             detail=self._detail,
         )
@@ -179,11 +194,16 @@ class RequeueHandler(_Handler):
         except (StorageError, OperationalError, RedisError) as error:
             self.show_away(error)
             return
+        log.info("%s asked on the page: %s", self.who(), "; ".join(lines)[:_LOGGED])
         place = f"{self.reverse_url('recovery')}?{urlencode(query.fields() | {'told': self._desk.tell(lines)})}"
         self.redirect(place, status=HTTPStatus.SEE_OTHER)
 
     async def _requeue(self, query: Query) -> list[str]:
         if self.plain("all"):
+            if query.show not in WAITING:
+                raise tornado.web.HTTPError(
+                    HTTPStatus.BAD_REQUEST, f"not all that is {query.show} can be requeued at once"
+                )
             if query.show == "lanes":
                 items = [
                     Item("lane", source=stall.source, number=stall.lane)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Show = Literal["failed", "held", "pending", "running", "done", "letters", "lanes"]
 How = Literal["runs", "text"]
 
+WAITING: Final[tuple[Show, ...]] = ("failed", "held", "letters", "lanes")
+"""What waits for a person, and may be requeued all at once. The others go on by themselves, or are done."""
 LONGEST: Final = 1_000  # characters of a search
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.contract.actors import count_up, start
+from tests.engines import IN_ONE_PROCESS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +40,7 @@ def test_no_update_is_lost_between_threads(engine: Engine, space: Space) -> None
 
 
 def test_no_update_is_lost_between_processes(kind: str, engine: Engine, space: Space, tmp_path: Path) -> None:
-    if kind == "double":
+    if kind in IN_ONE_PROCESS:
         pytest.skip("the double's store lives in one process")
     processes, times = 3, 25
     with ExitStack() as stack:

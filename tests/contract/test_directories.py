@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,9 @@ import fdb.tuple
 import pytest
 
 from storage.directories import open_directories
+from storage.directory_layer import _node
 from storage.errors import Refused
-from tests.engines import open_kind, remove_directory
+from tests.engines import client_of, open_kind, own_directory
 from tests.fdb_double import load_double
 
 if TYPE_CHECKING:
@@ -128,10 +130,24 @@ def test_a_prefix_in_use_is_not_given_out(tmp_path: Path) -> None:
     engine.close()
 
 
-def test_the_suite_can_remove_its_directories(kind: str, engine: Engine, space: Space) -> None:
-    """What keeps a shared cluster clean: the directory and its keys are gone."""
-    if kind != "cluster":
-        pytest.skip("only a cluster outlives the test")
-    engine.transact(lambda transaction: transaction.set(space.key("a"), b""))
-    remove_directory(kind, engine, space.path)
-    assert engine.read(lambda transaction: transaction.get_range(*space.range).wait()) == []
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_suite_removes_its_directories(kind: str, engine: Engine, fails: bool) -> None:
+    """What keeps a shared cluster clean, whatever a test does: nodes and keys are gone."""
+    if kind == "sqlite":
+        pytest.skip("an embedded store goes with its folder")
+    client = client_of(kind)
+    database = client.open(engine.url.removeprefix("fdb://"))
+    with contextlib.suppress(ZeroDivisionError), own_directory(kind, engine, "removed") as path:
+        prefixes = open_directories(engine, path)
+        engine.transact(lambda transaction: transaction.set(prefixes.runs + b"a", b""))
+        assert client.directory.exists(database, path)
+        if fails:
+            raise ZeroDivisionError
+    assert not client.directory.exists(database, path)
+    assert path[0] not in client.directory.list(database)
+    for prefix in prefixes:
+        left = engine.read(lambda transaction, prefix=prefix: transaction.get_range(prefix, prefix + b"\xff").wait())  # type: ignore[misc]
+        nodes = engine.read(
+            lambda transaction, prefix=prefix: transaction.get_range(_node(prefix), _node(prefix) + b"\xff").wait()  # type: ignore[misc]
+        )
+        assert left == nodes == []

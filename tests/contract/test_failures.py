@@ -16,7 +16,7 @@ from storage.errors import (
     TransactionTooOld,
 )
 from tests.contract.actors import KEYS, start
-from tests.engines import CLUSTER_VARIABLE, double_database, make_space, open_kind
+from tests.engines import CLUSTER_VARIABLE, IN_ONE_PROCESS, double_database, make_space, open_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ def test_an_exception_of_reading_work_passes_through(engine: Engine, space: Spac
 def test_a_writer_that_is_killed_leaves_all_of_a_transaction_or_nothing(
     kind: str, engine: Engine, space: Space, tmp_path: Path
 ) -> None:
-    if kind == "double":
+    if kind in IN_ONE_PROCESS:
         pytest.skip("the double's store dies with its process")
     key = space.key("k")
     for commits in (1, 2, 3, 5, 8, 13):

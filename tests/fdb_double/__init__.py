@@ -14,18 +14,19 @@ FOLDER = Path(__file__).parent
 @cache
 def load_double() -> Any:
     """The double as a module, API version selected. ``import fdb`` gives what it gave before."""
-    real = _take_out()
+    real = take_out()
     sys.path.insert(0, str(FOLDER))
     try:
         double = importlib.import_module("fdb")
         double.api_version(730)
     finally:
         sys.path.remove(str(FOLDER))
-        _take_out()
+        take_out()
         sys.modules.update(real)
     return double
 
 
-def _take_out() -> dict[str, Any]:
+def take_out() -> dict[str, Any]:
+    """Take ``fdb`` out of the imported modules; what was there."""
     names = [name for name in sys.modules if name == "fdb" or name.startswith("fdb.")]
     return {name: sys.modules.pop(name) for name in names}

@@ -166,7 +166,7 @@ class Programs:
     def worker(
         self, name: str = "worker", *, concurrency: int = 1, queues: Sequence[str] | None = None, **settings: str
     ) -> WorkerProcess:
-        """A Celery worker, not started. ``settings`` win over the fixture's."""
+        """A Celery worker, not started; of all queues, if none are given. ``settings`` win over the fixture's."""
         merged = {**self._settings, **settings}
         return self.add(WorkerProcess(self._folder, merged, name=name, concurrency=concurrency, queues=queues))
 

@@ -11,17 +11,18 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import pytest
 
 from demo.servers.process import wait_until
 from demo.servers.product import FlowerProcess, clear_settings
 from demo.servers.redis import RedisServer
-from demo.servers.s3 import MotoServer, S3Server
+from demo.servers.s3 import S3Server, VersityServer
 from storage.batch import Epoch, Record, Source
 from storage.cleanups import CleanupState
 from storage.dead_letters import DeadLetter
@@ -43,21 +44,34 @@ DENIED = (
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "recovery.png"  # made anew with WRITE_PICTURES=1
 
 
-@pytest.fixture
-def s3(tmp_path: Path) -> Iterator[S3Server]:
-    with MotoServer(tmp_path / "s3") as server:
-        server.make_bucket()
-        yield server
+class Bucket(NamedTuple):
+    """A test's own bucket."""
+
+    server: S3Server
+    name: str
+
+    def put(self, keys: Iterable[str]) -> None:
+        self.server.put(keys, bucket=self.name)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return self.server.keys(prefix, self.name)
 
 
 @pytest.fixture
-def settings(redis: RedisServer, s3: S3Server, tmp_path: Path) -> dict[str, str]:
+def bucket(s3: VersityServer) -> Bucket:
+    made = Bucket(s3, f"recovery-{uuid4().hex[:12]}")
+    s3.make_bucket(made.name)
+    return made
+
+
+@pytest.fixture
+def settings(redis: RedisServer, bucket: Bucket, tmp_path: Path) -> dict[str, str]:
     """Settings of programs that need no Kafka."""
     return {
         "STORAGE_URL": f"sqlite:///{tmp_path / 'store.db'}",
         "REDIS_URL": redis.url,
         "LOG_LEVEL": "INFO",
-        **s3.settings(),
+        **bucket.server.settings(bucket.name),
     }
 
 
@@ -67,7 +81,7 @@ def store(settings: dict[str, str]) -> Iterator[Store]:
         yield opened
 
 
-def fail(store: Store, s3: S3Server, *runs: str) -> None:
+def fail(store: Store, bucket: Bucket, *runs: str) -> None:
     """Cleanups that have failed, their blobs still there. Nobody ever knew the runs, so they may go."""
     began = time.time() - 9_000
 
@@ -81,7 +95,7 @@ def fail(store: Store, s3: S3Server, *runs: str) -> None:
 
     store.engine.transact(work)
     for run in runs:
-        s3.put(f"{run}/checkpoints/epoch-{number:03d}.pt" for number in range(5))
+        bucket.put(f"{run}/checkpoints/epoch-{number:03d}.pt" for number in range(5))
 
 
 def ask_and_hold(store: Store, run: str) -> None:
@@ -146,9 +160,9 @@ def open_page(browser: Browser, flower: FlowerProcess, path: str = "/recovery") 
 
 class TestPage:
     def test_list_select_requeue_done(
-        self, programs: Programs, store: Store, s3: S3Server, browser: Browser, tmp_path: Path
+        self, programs: Programs, store: Store, bucket: Bucket, browser: Browser, tmp_path: Path
     ) -> None:
-        fail(store, s3, *RUNS)
+        fail(store, bucket, *RUNS)
         for run in ("held-by-a-person", "another"):
             ask_and_hold(store, run)
         for offset in range(3):
@@ -173,9 +187,9 @@ class TestPage:
         wait_until(
             lambda: [state_of(store, run) for run in RUNS[:2]] == [CleanupState.DONE] * 2, "both are done", seconds=60
         )
-        assert s3.keys(f"{RUNS[0]}/") + s3.keys(f"{RUNS[1]}/") == []
+        assert bucket.keys(f"{RUNS[0]}/") + bucket.keys(f"{RUNS[1]}/") == []
         assert [state_of(store, run) for run in RUNS[2:]] == [CleanupState.FAILED] * 2
-        assert len(s3.keys(f"{RUNS[2]}/")) == 5
+        assert len(bucket.keys(f"{RUNS[2]}/")) == 5
         assert state_of(store, "another") is CleanupState.HELD
 
         open_page(browser, flower, "/recovery?show=done")
@@ -188,8 +202,8 @@ class TestPage:
         browser.wait_text("matyan.cleanup")
         assert browser.complaints() == []
 
-    def test_requeue_all(self, programs: Programs, store: Store, s3: S3Server, browser: Browser) -> None:
-        fail(store, s3, *RUNS)
+    def test_requeue_all(self, programs: Programs, store: Store, bucket: Bucket, browser: Browser) -> None:
+        fail(store, bucket, *RUNS)
         for offset in range(120):
             keep(store, offset, f"{offset:032x}", reason="bug" if offset else "invalid")
         flower = start_both(programs, prefix="inside")
@@ -198,7 +212,7 @@ class TestPage:
         browser.find("#requeue-all")[0].click()
         browser.wait_text("A worker requeues them all")
         wait_until(lambda: {state_of(store, run) for run in RUNS} == {CleanupState.DONE}, "all are done", seconds=60)
-        assert s3.keys() == []
+        assert bucket.keys() == []
 
         open_page(browser, flower, "/recovery?show=letters&reason=bug")
         browser.wait_text("Requeue all 119")
@@ -225,8 +239,8 @@ class TestPage:
         browser.wait_text("60 looked at")
         assert [row.text for row in browser.find(".recovery-name")] == ["run-7"]
 
-    def test_a_forged_form_and_a_stranger_are_refused(self, programs: Programs, store: Store, s3: S3Server) -> None:
-        fail(store, s3, RUNS[0])
+    def test_a_forged_form_and_a_stranger_are_refused(self, programs: Programs, store: Store, bucket: Bucket) -> None:
+        fail(store, bucket, RUNS[0])
         flower = programs.flower()
         flower.start()
         form = urlencode({"item": json.dumps(["cleanup", RUNS[0]])}).encode()
@@ -238,8 +252,10 @@ class TestPage:
         assert (status, RUNS[0] in body) == (200, True)
         assert state_of(store, RUNS[0]) is CleanupState.FAILED
 
-    def test_an_open_flower_only_shows(self, programs: Programs, store: Store, s3: S3Server, browser: Browser) -> None:
-        fail(store, s3, RUNS[0])
+    def test_an_open_flower_only_shows(
+        self, programs: Programs, store: Store, bucket: Bucket, browser: Browser
+    ) -> None:
+        fail(store, bucket, RUNS[0])
         flower = programs.flower(login="")
         flower.start()
         browser.open(f"{flower.url}/recovery")
@@ -256,8 +272,8 @@ class TestPage:
 
 
 class TestApi:
-    def test_requeues_cleanups_and_letters(self, programs: Programs, store: Store, s3: S3Server) -> None:
-        fail(store, s3, *RUNS)
+    def test_requeues_cleanups_and_letters(self, programs: Programs, store: Store, bucket: Bucket) -> None:
+        fail(store, bucket, *RUNS)
         keep(store, 7, RUNS[0])
         flower = start_both(programs)
         assert apply_async(flower, REQUEUE_CLEANUP_TASK, RUNS[0], login="") == 401
@@ -293,8 +309,8 @@ class TestCeleryCommand:
             check=False,
         )
 
-    def test_has_our_commands(self, settings: dict[str, str], store: Store, s3: S3Server, tmp_path: Path) -> None:
-        fail(store, s3, RUNS[0])
+    def test_has_our_commands(self, settings: dict[str, str], store: Store, bucket: Bucket, tmp_path: Path) -> None:
+        fail(store, bucket, RUNS[0])
         keep(store, 7, RUNS[0])
         listed = self.run(settings, tmp_path, "cleanups", "list")
         assert re.search(rf"{RUNS[0]}\s+failed", listed.stdout), listed

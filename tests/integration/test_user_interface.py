@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from demo.deletion import DELETED
 from demo.servers.process import Process, wait_until
 from demo.servers.stock_environment import NEEDED, missing_for_stock
 from demo.training import PLANS
 from tests.integration.browser import Browser
-from tests.integration.leaks import living_processes
+from tests.integration.leaks import left_running
 
 pytestmark = [pytest.mark.integration, pytest.mark.stock, pytest.mark.timeout(900)]
 
@@ -62,14 +63,16 @@ def test_it_shows_the_demos_runs_and_the_clients(demo: Demo, browser: Browser, p
     browser.picture(pictures / "ui.png")
     run = _log_a_run(demo.find(r"log a run of your own +(.+)"))
     _see_the_clients_run(browser, address, run)
+    _see_what_waits(browser, demo.find(r"what waits for you +(http://\S+)"))
     _stop(demo)
 
 
 def _see_the_runs(browser: Browser, address: str) -> None:
     browser.open(f"{address}/runs")
-    for plan in PLANS:
+    for plan in PLANS[DELETED:]:
         browser.wait_text(plan.name)
     assert "spirals and blobs" in browser.text()
+    assert not [plan.name for plan in PLANS[:DELETED] if plan.name in browser.text()]
 
 
 def _see_a_chart(browser: Browser, address: str) -> None:
@@ -82,7 +85,7 @@ def _see_a_chart(browser: Browser, address: str) -> None:
         next(option for option in browser.find("[role=option]") if option.text == name).click()
     browser.find("body")[0].send_keys(Keys.ESCAPE)
     _press(browser, "Search")
-    sequences = 3 * len(PLANS)  # the loss of training and of validation, and the accuracy of validation
+    sequences = 3 * len(PLANS[DELETED:])  # the loss of training and of validation, and the accuracy of validation
     wait_until(lambda: len(browser.find("path.Line")) == sequences, f"{sequences} lines", seconds=60, pause=0.2)
     browser.wait_text("Show Table Diff")  # the table below the charts comes last
     wait_until(lambda: "Processing" not in browser.text(), "the charts are shown", seconds=60, pause=0.2)
@@ -122,12 +125,18 @@ def _see_the_clients_run(browser: Browser, address: str, run: str) -> None:
     browser.wait_element("img[src^='data:image']")
 
 
+def _see_what_waits(browser: Browser, address: str) -> None:
+    """Flower's page of what waits for a person: of the demo, only the one bad record."""
+    browser.open(address.replace("http://", "http://demo:demo@"))
+    assert browser.wait_element("#count-letters").text == "1"
+    assert browser.wait_element("#count-failed").text == "0"
+
+
 def _stop(demo: Demo) -> None:
     """Ctrl-C: it ends well, and nothing that it started is left."""
     demo.signal(signal.SIGINT)
     assert demo.wait(120) == 0, demo.tail(60)
-    folder = str(demo.log.parent)
-    assert [str(one) for one in living_processes().values() if folder in one.command] == []
+    assert left_running(demo.log.parent) == []
 
 
 @pytest.mark.skipif(f"python{sys.version_info.major}.{sys.version_info.minor}" in NEEDED, reason="this one would do")

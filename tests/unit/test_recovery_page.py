@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 import re
+import threading
 import types
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,6 +23,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from matyan_celery.recovery.desk import Desk
 from matyan_celery.recovery.install import install
 from storage.batch import Epoch, Record, Source
 from storage.cleanups import CleanupState
@@ -391,6 +393,29 @@ class TestPage:
 
         page(url, script)
 
+    def test_a_slow_store_does_not_hold_flower_up(
+        self, url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, go = threading.Event(), threading.Event()
+        look = Desk.look
+
+        def slow(desk: Desk, query: Any) -> Any:
+            asked.set()
+            assert go.wait(60)
+            return look(desk, query)
+
+        monkeypatch.setattr(Desk, "look", slow)
+
+        async def script(client: Client) -> None:
+            waiting = asyncio.ensure_future(client.get("/recovery?show=done"))
+            assert await asyncio.get_running_loop().run_in_executor(None, asked.wait, 60)
+            assert (await client.get("/tasks")).code == 200
+            assert not waiting.done()
+            go.set()
+            assert (await waiting).code == 200
+
+        page(url, script)
+
     def test_says_that_the_store_is_away(self, tmp_path: Path) -> None:
         async def script(client: Client) -> None:
             response = await client.get("/recovery")
@@ -418,6 +443,26 @@ class TestRequeue:
 
         page(url, script)
         assert [letter.offset for letter in store.dead_letters.each(store.engine)] == [2]
+
+    @pytest.mark.parametrize("show", ["done", "pending", "running"])
+    def test_all_that_is_done_is_not_requeued_at_once(self, url: str, store: Store, show: str) -> None:
+        async def script(client: Client) -> None:
+            body = text_of(await client.get(f"/recovery?show={show}"))
+            assert re.search(r'id="requeue-all"\s+disabled', body)
+            assert (await client.post("/recovery/requeue", [("show", show), ("all", "1")])).code == 400
+
+        page(url, script)
+
+    def test_says_who_asked(self, url: str, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+        fail(store, "run-1")
+        caplog.set_level("INFO")
+
+        async def script(client: Client) -> None:
+            await client.get("/recovery")
+            await client.post("/recovery/requeue", [cleanup("run-1")])
+
+        page(url, script)
+        assert any("user asked on the page: run-1: requeued" in record.getMessage() for record in caplog.records)
 
     def test_says_that_redis_did_not_take_the_task(self, url: str, store: Store) -> None:
         fail(store, "run-1")
