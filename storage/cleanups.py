@@ -48,8 +48,12 @@ class Cleanups:
 
     def get(self, transaction: Transaction, run: str) -> Cleanup | None:
         """The cleanup of a run; None where nobody ever asked for one."""
-        value = transaction.get(self._key(run)).wait()
-        return None if value is None else unpack_cleanup(run, value)
+        return self.several(transaction, (run,)).get(run)
+
+    def several(self, transaction: Transaction, runs: Iterable[str]) -> dict[str, Cleanup]:
+        """The cleanups of those runs that have one, all reads in flight together."""
+        reads = [(run, transaction.get(self._key(run))) for run in runs]
+        return {run: unpack_cleanup(run, value) for run, read in reads if (value := read.wait()) is not None}
 
     def ask(
         self, transaction: Transaction, run: str, *, source: Origin, keys: Iterable[str] = (), now: float

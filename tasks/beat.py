@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -94,14 +95,29 @@ def show_ledgers(store: Store, meter: Meter) -> None:
 
 
 class WatchedScheduler(PersistentScheduler):  # type: ignore[misc] # Celery has no types
-    """Celery's scheduler, which says that it turns, also while it waits for Redis."""
+    """Celery's scheduler, which says that it turns, also while it waits for Redis.
+
+    It remembers in a file what it sent last: pickles, and whoever writes a pickle runs code in whoever reads it. The
+    default is in the folder for temporary files, where everybody may write: so only our own file is read.
+    """
 
     turned: Callable[[], None] = staticmethod(ignore)
     ended: Callable[[], None] = staticmethod(ignore)
 
     def setup_schedule(self) -> None:
-        """Read the schedule from its file, whose folder is made if it is absent."""
-        Path(self.schedule_filename).parent.mkdir(parents=True, exist_ok=True)
+        """Read the schedule from its file, whose folder is made if it is absent.
+
+        Raises:
+            OSError: the folder cannot be made, or written to.
+            PermissionError: the file belongs to another user; says which.
+        """
+        name = Path(self.schedule_filename)
+        name.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in self.known_suffixes:
+            path = name.with_name(name.name + suffix)
+            if path.exists() and path.stat().st_uid != os.geteuid():
+                msg = f"{path} belongs to another user: delete it, or name another with BEAT_SCHEDULE_FILE"
+                raise PermissionError(msg)
         super().setup_schedule()
 
     def tick(self, *args: Any, **options: Any) -> Any:

@@ -20,6 +20,7 @@ class Job:
         ttl: seconds until the lock of a killed worker is free.
         time_limit: seconds after which a worker that still does it is killed.
         ages: whether it can be asked how old what it looks for has to be.
+        limits: whether it can be asked to do so many at most.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Job:
     ttl: float
     time_limit: float
     ages: bool
+    limits: bool = True
 
     @property
     def task(self) -> str:
@@ -86,6 +88,7 @@ JOBS: Final = {
             ttl=30.0,
             time_limit=300.0,
             ages=False,
+            limits=False,
         ),
         Job(
             "old-ledger",

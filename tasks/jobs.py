@@ -13,7 +13,7 @@ import structlog
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from storage.errors import BlobError, LockHeld, Retryable
+from storage.errors import LockHeld, StorageError
 from storage.jobs.order import show_tally
 from tasks.job_list import JOBS, Job
 from tasks.job_runner import JobAsk, JobRunner
@@ -46,8 +46,8 @@ def _register(app: Celery, runner: JobRunner, job: Job) -> Task:
             tally = runner.run(job, ask)
         except LockHeld as error:
             log.info("job passed over", job=job.name, why=str(error))
-        except (Retryable, BlobError, OperationalError, RedisError) as error:
-            log.warning("job broken off, beat begins it again", job=job.name, error=str(error))
+        except (StorageError, OperationalError, RedisError) as error:
+            log.error("job broken off, beat begins it again", job=job.name, error=str(error))
         else:
             seconds = round(time.monotonic() - began, 3)
             log.info("job", job=job.name, dry_run=dry_run, seconds=seconds, result=show_tally(tally))

@@ -114,7 +114,12 @@ class BeatProcess(Process):
             folder / f"{name}.log",
             environment=_make_own(folder, settings),
             folder=folder,
+            ready_seconds=60,
         )
+
+    def is_ready(self) -> bool:
+        """Whether it has begun to send."""
+        return "beat: Starting..." in self.output()
 
 
 class CommandProcess(Process):

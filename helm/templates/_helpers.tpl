@@ -65,10 +65,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail (printf "bridge.terminationGracePeriodSeconds must be above DRAIN_SECONDS (%v) by 10 at least" $drain) -}}
 {{- end -}}
 {{- $limit := index .Values.settings "TASK_TIME_LIMIT_SECONDS" | default 30 | float64 -}}
-{{- range $name := list "worker" "cleaner" -}}
-{{- if lt (float64 (index $.Values $name).terminationGracePeriodSeconds) (addf $limit 10) -}}
-{{- fail (printf "%s.terminationGracePeriodSeconds must be above TASK_TIME_LIMIT_SECONDS (%v) by 10 at least" $name $limit) -}}
+{{- if lt (float64 .Values.worker.terminationGracePeriodSeconds) (addf $limit 10) -}}
+{{- fail (printf "worker.terminationGracePeriodSeconds must be above TASK_TIME_LIMIT_SECONDS (%v) by 10 at least" $limit) -}}
 {{- end -}}
+{{- $slice := index .Values.settings "CLEANUP_SLICE_SECONDS" | default 20 | float64 -}}
+{{- if lt (float64 .Values.cleaner.terminationGracePeriodSeconds) (addf $slice 70) -}}
+{{- fail (printf "cleaner.terminationGracePeriodSeconds must be above CLEANUP_SLICE_SECONDS (%v) by 70 at least" $slice) -}}
 {{- end -}}
 {{- end -}}
 

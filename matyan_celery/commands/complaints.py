@@ -68,6 +68,10 @@ def find_wrong(condition: Condition, settings: Settings) -> list[str]:
             f"{count} dead letters ({reason}): look with `matyan-celery dead-letters list --reason {reason}`, then "
             "requeue or drop them"
         )
+    wrong += [
+        f"{count} {ledger} {state}: look with `matyan-celery {ledger} list --state {state}`, then requeue or purge them"
+        for (ledger, state), count in sorted(store.left.items())
+    ]
     return wrong
 
 

@@ -13,6 +13,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
+from storage.cascades import CascadeState
+from storage.cleanup import CleanupState
 from storage.masking import mask_url
 from storage.replay import CLUSTER as REPLAY
 from storage.stalls import Stalls
@@ -48,6 +50,7 @@ class StoreSide:
         dead: dead letters.
         replays: replays that are running, or were broken off.
         stalls: batches that do not move, as the bridge has noted them.
+        left: cleanups and cascades that a person has to see to, by ledger and state.
     """
 
     id: str
@@ -57,6 +60,7 @@ class StoreSide:
     dead: Counter[DeadKey]
     replays: int
     stalls: list[Stall]
+    left: dict[tuple[str, str], int]
 
 
 class Watched(NamedTuple):
@@ -174,7 +178,17 @@ def _ask_store(store: Store) -> StoreSide:
     dead = store.dead_letters.count(store.engine)
     store_id = "" if name is None else str(msgpack.unpackb(name))
     stalls = Stalls(ledger).find(store.engine)
-    return StoreSide(store_id, standings, floors, gaps, dead, len(owners) - len(standings), stalls)
+    replays = len(owners) - len(standings)
+    return StoreSide(store_id, standings, floors, gaps, dead, replays, stalls, _count_left(store))
+
+
+def _count_left(store: Store) -> dict[tuple[str, str], int]:
+    cleanups = store.cleanups.count(store.engine, states=[CleanupState.FAILED, CleanupState.HELD])
+    cascades = store.cascades.count(store.engine, states=[CascadeState.FAILED, CascadeState.HELD])
+    return {
+        **{("cleanups", str(state)): count for state, count in cleanups.items() if count},
+        **{("cascades", str(state)): count for state, count in cascades.items() if count},
+    }
 
 
 def _ask_kafka(settings: Settings) -> KafkaSide | str:

@@ -113,6 +113,9 @@ def run(
     if older_than_hours is not None and not JOBS[name].ages:
         msg = f"--older-than-hours is not for {name}"
         raise click.UsageError(msg)
+    if limit and not JOBS[name].limits:
+        msg = f"--limit is not for {name}"
+        raise click.UsageError(msg)
     settings = settings_for(store_url)
     with ExitStack() as stack:
         store = stack.enter_context(open_existing(settings))

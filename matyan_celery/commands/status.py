@@ -77,6 +77,9 @@ def make_report(condition: Condition, settings: Settings, wrong: list[str]) -> d
             }
             for (source, lane, reason), count in sorted(store.dead.items())
         ],
+        "left": [
+            {"ledger": ledger, "state": state, "count": count} for (ledger, state), count in sorted(store.left.items())
+        ],
         "gaps": [
             {"topic": gap.source.topic, "partition": gap.source.partition, "first": gap.first, "last": gap.last}
             for gap in store.gaps

@@ -51,9 +51,10 @@ def _forget(store: Store, some: list[Cleanup | Cascade]) -> list[Cleanup | Casca
 
     def work(transaction: Transaction) -> list[Cleanup | Cascade]:
         done = list[Cleanup | Cascade]()
+        cleanups = store.cleanups.several(transaction, [entry.run for entry in some if isinstance(entry, Cleanup)])
         for entry in some:
             if isinstance(entry, Cleanup):
-                if store.cleanups.get(transaction, entry.run) == entry:
+                if cleanups.get(entry.run) == entry:
                     store.cleanups.purge(transaction, entry.run)
                     done.append(entry)
             elif store.cascades.get(transaction, entry.kind, entry.uuid) == entry:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from storage.blob_names import UnsafeName, run_prefix
 from storage.cleanup import Cleanup, CleanupState
-from storage.encoding import span
+from storage.encoding import pack_key, span
+from storage.errors import Refused
 from storage.handlers.run import RunKeys
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ def sweep_orphans(
         LockLost: somebody else has the job now; what was done is done.
         StorageUnavailable: the store did not answer.
         BlobError: the blob store did not, or refused.
+        Refused: unknown runs are wanted of a store that knows none: it is the wrong one, or was just made.
     """
+    if unknown:
+        _check_store(order.store)
     kept = ("no safe name", "no run id", "too young", "cleanup under way", "left to a person")
     tally = dict.fromkeys(("folders", "tombstoned", "unknown", "asked", *kept), 0)
     cutoff = order.now - grace_hours * 3600
@@ -89,6 +93,17 @@ def sweep_orphans(
             if not order.dry_run:
                 send_cleanup(run)
     return tally
+
+
+def _check_store(store: Store) -> None:
+    """Refuse where every run would be unknown."""
+    prefix = store.directories.indexes + pack_key("created_at")
+    if not store.engine.read(lambda transaction: transaction.get_range(*span(prefix), limit=1).wait()):
+        msg = (
+            f"{store.engine.url} holds no run at all, so every run in the bucket would be unknown: "
+            "look at STORAGE_URL, or leave --unknown (ORPHAN_UNKNOWN) off"
+        )
+        raise Refused(msg)
 
 
 def _each_page(blobs: BlobStore) -> Iterator[list[str]]:
@@ -141,23 +156,26 @@ def _find_standings(store: Store, transaction: Transaction, runs: Sequence[str],
     """Those that are tombstoned or, if asked for, unknown; all reads in flight together."""
     keys = [RunKeys(store.directories, run) for run in runs]
     tombstones = [transaction.get(key.tombstone) for key in keys]
-    found, others = list[_Standing](), list[RunKeys]()
-    for key, tombstone in zip(keys, tombstones, strict=True):
-        if tombstone.wait() is not None:
-            found.append(_Standing(key.id, "tombstoned", store.cleanups.get(transaction, key.id)))
-        else:
-            others.append(key)
-    if not unknown:
-        return found
+    buried = {key.id for key, tombstone in zip(keys, tombstones, strict=True) if tombstone.wait() is not None}
+    kinds = dict.fromkeys(buried, "tombstoned")
+    if unknown:
+        kinds |= _find_unknown(transaction, [key for key in keys if key.id not in buried])
+    cleanups = store.cleanups.several(transaction, kinds)
+    return [_Standing(run, kinds[run], cleanups.get(run)) for run in runs if run in kinds]
+
+
+def _find_unknown(transaction: Transaction, keys: Sequence[RunKeys]) -> dict[str, str]:
+    """The runs of which the store has nothing at all."""
     reads = [
         [transaction.get_range(*span(prefix), limit=1) for prefix in (key.data, key.reverse, key.tag_links)]
-        for key in others
+        for key in keys
     ]
-    links = [transaction.get(key.experiment_link) for key in others]
-    for key, some, link in zip(others, reads, links, strict=True):
-        if link.wait() is None and not any(read.wait() for read in some):
-            found.append(_Standing(key.id, "unknown", store.cleanups.get(transaction, key.id)))
-    return found
+    links = [transaction.get(key.experiment_link) for key in keys]
+    return {
+        key.id: "unknown"
+        for key, some, link in zip(keys, reads, links, strict=True)
+        if link.wait() is None and not any(read.wait() for read in some)
+    }
 
 
 def _ask(order: JobOrder, runs: Sequence[str], *, unknown: bool) -> list[str]:

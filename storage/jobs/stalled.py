@@ -71,9 +71,10 @@ def _postpone(order: JobOrder, some: list[Cleanup | Cascade]) -> list[Cleanup | 
 
     def work(transaction: Transaction) -> list[Cleanup | Cascade]:
         still = list[Cleanup | Cascade]()
+        cleanups = store.cleanups.several(transaction, [entry.run for entry in some if isinstance(entry, Cleanup)])
         for entry in some:
             if isinstance(entry, Cleanup):
-                if store.cleanups.get(transaction, entry.run) == entry:
+                if cleanups.get(entry.run) == entry:
                     store.cleanups.postpone(transaction, entry.run, due=order.now, now=order.now)
                     still.append(entry)
             elif store.cascades.get(transaction, entry.kind, entry.uuid) == entry:

@@ -107,7 +107,7 @@ def _find_kept(store: Store, some: list[Tombstone], ask: Callable[[list[str]], d
     cleanups = store.engine.read(lambda transaction: _read_cleanups(store, transaction, some))
     kept, unknown = {}, []
     for tombstone in some:
-        cleanup = cleanups[tombstone.run]
+        cleanup = cleanups.get(tombstone.run)
         if not _may_go(cleanup):
             kept[tombstone.run] = "cleanup not done"
         elif not _is_safe(tombstone.run):
@@ -129,8 +129,8 @@ def _is_safe(run: str) -> bool:
     return True
 
 
-def _read_cleanups(store: Store, transaction: Transaction, some: list[Tombstone]) -> dict[str, Cleanup | None]:
-    return {tombstone.run: store.cleanups.get(transaction, tombstone.run) for tombstone in some}
+def _read_cleanups(store: Store, transaction: Transaction, some: list[Tombstone]) -> dict[str, Cleanup]:
+    return store.cleanups.several(transaction, [tombstone.run for tombstone in some])
 
 
 def _clear(store: Store, some: list[Tombstone]) -> int:
@@ -142,7 +142,7 @@ def _clear(store: Store, some: list[Tombstone]) -> int:
         cleanups = _read_cleanups(store, transaction, some)
         count = 0
         for read, one in started:
-            if read.wait() == one.value and _may_go(cleanups[one.run]):
+            if read.wait() == one.value and _may_go(cleanups.get(one.run)):
                 transaction.clear(prefix + pack_key("_deleted", one.run))
                 count += 1
         return count

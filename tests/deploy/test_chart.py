@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tasks.celeryconfig import cleanup_limit
 from tasks.settings import Settings, load_settings
 from tests.deploy.chart import LEAST, SETS, Object, golden_of, read_objects, render, run_helm
 from tests.deploy.test_compose import read_compose
@@ -241,7 +242,7 @@ class TestRefusals:
             (("keda.enabled=true",), "keda.worker.prometheusAddress is required"),
             (("settings.DRAIN_SECONDS=55",), "bridge.terminationGracePeriodSeconds must be above DRAIN_SECONDS"),
             (("settings.TASK_TIME_LIMIT_SECONDS=60",), "worker.terminationGracePeriodSeconds must be above"),
-            (("cleaner.terminationGracePeriodSeconds=35",), "cleaner.terminationGracePeriodSeconds must be above"),
+            (("settings.CLEANUP_SLICE_SECONDS=40",), "cleaner.terminationGracePeriodSeconds must be above"),
             (("metrics.port=0", "metrics.serviceMonitor.enabled=true"), "serviceMonitor needs metrics.port"),
             (
                 ("keda.enabled=true", "keda.worker.prometheusAddress=http://p", "kafkaClient.saslUsername=u"),
@@ -270,6 +271,14 @@ class TestRefusals:
     def test_values_that_the_schema_refuses(self, given: str) -> None:
         with pytest.raises(ValueError, match="don't meet the specifications of the schema"):
             render(LEAST, given)
+
+    def test_the_defaults_leave_them_the_time_to_end(self) -> None:
+        pods = list_pods(read_objects(render(LEAST)))
+        defaults = load_settings(None)
+        grace = {role: pod["terminationGracePeriodSeconds"] for role, pod in pods.items()}
+        assert grace["bridge"] >= defaults.drain_seconds + 10
+        assert grace["worker"] >= defaults.task_time_limit_seconds + 10
+        assert grace["cleaner"] >= cleanup_limit(defaults) + 10
 
 
 class TestScaling:

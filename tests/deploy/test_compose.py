@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tasks.celeryconfig import cleanup_limit
 from tasks.settings import Settings
 from tests.deploy.dockerfile import read_stages
 from tests.deploy.tools import ROOT, find_compose_reader
@@ -107,8 +108,8 @@ def test_ours_wait_for_what_they_need(services: Services) -> None:
 def test_they_get_the_time_to_end(services: Services) -> None:
     defaults = Settings.model_construct()
     assert read_seconds(services["bridge"]["stop_grace_period"]) > defaults.drain_seconds + 10
-    for name in ("worker", "cleaner"):
-        assert read_seconds(services[name]["stop_grace_period"]) > defaults.task_time_limit_seconds + 10
+    assert read_seconds(services["worker"]["stop_grace_period"]) > defaults.task_time_limit_seconds + 10
+    assert read_seconds(services["cleaner"]["stop_grace_period"]) > cleanup_limit(defaults) + 10
 
 
 def test_settings_exist(services: Services) -> None:

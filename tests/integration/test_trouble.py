@@ -24,6 +24,7 @@ from tests.unit.test_bad_input import BAD
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 RUNS = 12
+A_MINUTE = 60.0
 QUICK = {"STALL_SECONDS": "1", "STORAGE_TIMEOUT_SECONDS": "2", "CHECK_SECONDS": "2"}
 
 
@@ -31,6 +32,7 @@ def store_path(settings: dict[str, str]) -> Path:
     return Path(settings["STORAGE_URL"].removeprefix("sqlite:///"))
 
 
+@pytest.mark.timeout(400)
 def test_store_away(kafka: KafkaServer, topic: str, group: str, programs: Programs, settings: dict[str, str]) -> None:
     bridge, worker = programs.bridge(**QUICK), programs.worker(concurrency=2, **QUICK)
     bridge.start()
@@ -51,8 +53,9 @@ def test_store_away(kafka: KafkaServer, topic: str, group: str, programs: Progra
     path.rename(away)  # the disk is gone
     produce(kafka.bootstrap_servers, topic, log_records(RUNS, range(100, 150)))
     bridge.wait_output("waiting for the store", 30)
+    time.sleep(A_MINUTE)  # longer than every backoff, as long as the visibility timeout
     away.rename(path)
-    wait_applied(kafka.bootstrap_servers, group, topic, seconds=60)
+    wait_applied(kafka.bootstrap_servers, group, topic, seconds=90)
     assert bridge.is_alive()
     assert worker.is_alive()
     assert read_numbers(settings["STORAGE_URL"]) == all_numbers(RUNS, 150)

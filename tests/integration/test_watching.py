@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import DidNotStart, free_port, wait_until
+from demo.servers.product import WorkerProcess
 from demo.servers.redis import RedisServer
 from storage.batch import Record
 from storage.recorded import Recorded
@@ -170,3 +172,20 @@ def listening(pid: int) -> set[int]:
     """The ports that a process listens at."""
     connections = psutil.Process(pid).net_connections("tcp")
     return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_pools_that_fork_nothing_are_watched_too(
+    programs: Programs, settings: dict[str, str], tmp_path: Path, pool: str
+) -> None:
+    watched = Watched(free_port())
+    own = {**settings, "METRICS_PORT": str(watched.port)}
+    worker = programs.add(WorkerProcess(tmp_path, own, name=pool, pool=pool, concurrency=2))
+    worker.start()
+    wait_until(watched.is_ready, "the worker is ready", seconds=60)
+    assert watched.sum("matyan_up", role="worker") == 1
+    assert watched.sum("matyan_ingestion_processing_errors_total", error_type="fdb") == 0
+    assert watched.probe("/livez")[0] == 200
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert list((tmp_path / "heartbeats").rglob("*.json")) == []

@@ -20,8 +20,8 @@ from tasks.job_runner import JobAsk, JobRunner
 from tasks.jobs import register_jobs
 from tasks.outbox import OutboxPublisher
 from tasks.settings import Settings, load_settings
-from tests.unit.matyan import INDEXES, put
-from tests.unit.test_jobs import HOUR, NOW, Blobs, buried, bury, hex_id
+from tests.unit.matyan import INDEXES, put, send
+from tests.unit.test_jobs import HOUR, NOW, Blobs, buried, bury, hex_id, hold
 
 NOBODY = "redis://127.0.0.1:1/0"
 
@@ -124,6 +124,7 @@ def test_how_long_locks_live(given: float, ttl: float, own: float) -> None:
 
 def test_settings_say_what_was_not_asked(store: Store, clock: Clock) -> None:
     old, sent = hex_id(1), Sent()
+    send(store, "create_run", "lives")
     blobs = Blobs(**{old: [NOW - 30 * HOUR]})
 
     def asked(settings: Settings, ask: JobAsk) -> list[str]:
@@ -232,12 +233,25 @@ def test_a_blob_store_or_redis_that_is_away_is_said(store: Store) -> None:
         (["outbox", "--older-than-hours", "1"], "not for outbox"),
         (["tombstones", "--unknown"], "--unknown is for orphan-blobs"),
         (["tombstones", "--limit", "-1"], "--limit"),
+        (["outbox", "--limit", "1"], "--limit is not for outbox"),
     ],
 )
 def test_wrong_usage(store: Store, arguments: list[str], says: str) -> None:
     wrong = call("jobs", "run", *arguments)
     assert wrong.exit_code == 2
     assert says in wrong.output
+
+
+def test_status_says_what_a_person_has_to_see_to(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    hold(store, "run")
+    store.engine.transact(lambda transaction: store.cascades.ask(transaction, "project", "p1", NOW))
+    text = call("status")
+    assert text.exit_code == 1
+    assert "1 cleanups held: look with `matyan-celery cleanups list --state held`" in text.output
+    assert "1 cascades held: look with `matyan-celery cascades list --state held`" in text.output
+    report = json.loads(call("status", "--json").output)
+    assert {"ledger": "cleanups", "state": "held", "count": 1} in report["left"]
 
 
 def test_cascades_by_hand(store: Store) -> None:

@@ -12,7 +12,7 @@ import pytest
 from storage.blobs import Blob, BlobPage, NamePage, Refusal
 from storage.cascades import CascadeState
 from storage.cleanup import Cleanup, CleanupState
-from storage.errors import LockLost
+from storage.errors import LockLost, Refused
 from storage.jobs.old_ledger import forget_old_entries
 from storage.jobs.order import JobOrder, Tally, show_tally
 from storage.jobs.orphans import sweep_orphans
@@ -188,6 +188,7 @@ def test_unknown_runs_only_where_asked_for_and_old(store: Store, order: JobOrder
 
 def test_a_run_that_appears_between_look_and_ask_is_left(store: Store, order: JobOrder) -> None:
     run = hex_id(7)
+    send(store, "create_run", "another")
     blobs = Blobs(**{run: [1.0]})
     page = blobs.page
 
@@ -198,6 +199,12 @@ def test_a_run_that_appears_between_look_and_ask_is_left(store: Store, order: Jo
     blobs.page = page_and_appear  # type: ignore[method-assign]
     assert sweep(order, blobs, unknown=True)[1] == []
     assert cleanup_of(store, run) is None
+
+
+def test_a_store_that_knows_no_run_makes_none_unknown(store: Store, order: JobOrder) -> None:
+    with pytest.raises(Refused, match="holds no run at all"):
+        sweep(order, Blobs(**{hex_id(1): [1.0]}), unknown=True)
+    assert list(store.cleanups.each(store.engine)) == []
 
 
 def test_sweep_keeps_to_its_limit(store: Store, order: JobOrder) -> None:
