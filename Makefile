@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check docs format bench clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -17,25 +17,31 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## the environment in .venv, with .venv/bin/matyan-celery
 
-demo: $(STAMP) ## train small models through Kafka, bridge and Celery, kill a worker midway, check every value
-	@$(BIN)/python -m demo
+demo: $(STAMP) ## train small models through it, kill a worker midway, check every value; EPOCHS=n KEEP=1 UI=1
+	@$(BIN)/python -m demo $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(KEEP),--keep) $(if $(UI),--ui)
 
 test: $(STAMP) ## all tests: unit, contract, conformance, simulation, integration on real servers
 	@echo "== unit, contract and conformance tests, and the simulation; then integration on real Kafka, Redis and workers"
 	$(BIN)/python -m pytest
 	@echo "== passed. Next: make demo, or read docs/guarantees.md"
 
-bench: $(STAMP) ## benchmarks: CPU a record in apply, records a second end to end
+bench: $(STAMP) ## benchmarks: CPU a record in apply, records a second end to end, objects a second of a cleanup
 	@$(BIN)/python -m benchmarks.apply
 	@$(BIN)/python -m benchmarks.end_to_end
+	@$(BIN)/python -m benchmarks.recovery_page 100000 5000
+	@$(BIN)/python -m benchmarks.prefix_delete
 
 format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-check: $(STAMP) ## ruff, format and strict types
+check: $(STAMP) ## ruff, format, strict types, reference pages as the code is
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m matyan_celery.reference --check
+
+docs: $(STAMP) ## write the reference pages in docs/reference from the code
+	$(BIN)/python -m matyan_celery.reference
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

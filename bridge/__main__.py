@@ -11,11 +11,10 @@ from tasks.settings import WrongSettingError, load_settings
 def main() -> int:
     """Run the bridge; the exit code."""
     try:
-        settings = load_settings()
+        return run(load_settings())
     except WrongSettingError as error:
         print(error, file=sys.stderr)
         return 2
-    return run(settings)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bridge.takeover import Found, Stamp, Start, decide_start
 from storage.ledger import Gap, Owner, Standing, change_lanes, raise_epoch, raise_floor, unpack_owner
+from storage.stalls import Stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from storage.batch import Epoch, Source
     from storage.engine import Engine, Transaction
     from storage.ledger import Ledger
+    from storage.stalls import Stall
 
 
 class Taken(NamedTuple):
@@ -89,6 +91,7 @@ class Keeper:
     ) -> None:
         self._engine = store.engine
         self._ledger = store.ledger
+        self._stalls = Stalls(store.ledger)
         self._lookup = lookup
         self._route = route
         self._adopt = adopt
@@ -133,6 +136,14 @@ class Keeper:
 
         return self._engine.transact(work)
 
+    def look(self) -> None:
+        """See whether the store answers.
+
+        Raises:
+            StorageUnavailable: it does not.
+        """
+        self._engine.read(lambda transaction: transaction.get(self._ledger.key("store")).wait())
+
     def observe(self, sources: Iterable[Source]) -> dict[Source, Standing]:
         """Owner and cursors of several sources in one read.
 
@@ -162,6 +173,14 @@ class Keeper:
         return change_lanes(
             self._engine, self._ledger, source, epoch, cursors=cursors, position=position, lanes=self._route.lanes
         )
+
+    def note_stall(self, stall: Stall) -> None:
+        """Note, for people, a batch that does not move.
+
+        Raises:
+            StorageUnavailable: no answer.
+        """
+        self._stalls.note(self._engine, stall)
 
     def leave(self, sources: Iterable[Source]) -> None:
         """Raise the epochs behind us, so that nothing that is still queued anywhere applies.

@@ -1,4 +1,7 @@
-"""Which run a record belongs to, as far as the bridge needs to know, and which lane that run has."""
+"""Which run a record belongs to, as far as the bridge needs to know, and which lane that run has.
+
+The bridge reads no more of a record than that; a record that it cannot read is a dead letter wherever it goes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from storage.batch import Record
 
+_SUBJECTS: Final = ("run_id", "experiment_id", "tag_id", "project_id")
 _HEAD: Final = 400  # bytes in which the stock producers have written the run id: type, run_id, timestamp come first
 
 
@@ -29,6 +33,24 @@ def find_run(record: Record) -> bytes:
         return run.encode("utf-8", "surrogatepass") if isinstance(run, str) else key or b""
     except (ValueError, TypeError, KeyError, RecursionError):
         return key or b""
+
+
+def find_subject(record: Record) -> bytes:
+    """The id that orders a control event, as UTF-8 bytes: its payload's run, else its experiment, tag or project.
+
+    The stock producers give control records no key; one without a readable id is ordered by its key all the same.
+    """
+    key, value = record.key, record.value
+    if value is not None:
+        try:
+            payload = json.loads(value)["payload"]
+            for field in _SUBJECTS:
+                name = payload.get(field)
+                if isinstance(name, str) and name:
+                    return name.encode("utf-8", "surrogatepass")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            pass  # a dead letter
+    return key or b""
 
 
 def choose_lane(run: bytes, lanes: int) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # its stub forgets it
 
 from bridge.takeover import Stamp, unpack_stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
@@ -102,6 +103,20 @@ class Lookup:
         if found.offset < 0:
             return Offsets(None, None, *bounds)
         return Offsets(found.offset, unpack_stamp(found.metadata), *bounds)
+
+    def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The ends of the log: the offset that each partition's next record will get.
+
+        Raises:
+            KafkaAway: no answer.
+        """
+        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        wanted = {TopicPartition(topic, partition): latest for partition in partitions}
+        try:
+            asked = self._admin.list_offsets(wanted, request_timeout=_TIMEOUT)
+            return {place.partition: int(answer.result().offset) for place, answer in asked.items()}
+        except KafkaException as error:
+            raise KafkaAway(str(error)) from error
 
     def members(self) -> list[str]:
         """Client ids of the group's members; empty where the broker cannot say (librdkafka's mock).

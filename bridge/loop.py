@@ -32,6 +32,8 @@ from bridge.lookup import CLIENT_ID, KafkaAway, Lookup, NoSuchTopic
 from bridge.notices import Notices
 from bridge.partition import Partition, Seen
 from bridge.sender import Sender
+from bridge.stall_notes import StallNotes
+from bridge.traces import RecordTraces
 from bridge.verifier import TopicChanged, Verifier
 from storage.batch import Record, Source
 from storage.errors import StorageUnavailable
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from bridge.keeper import Keeper, Taken
     from bridge.publisher import Publisher
+    from bridge.report import Report
     from bridge.route import Route
     from bridge.takeover import Stamp
     from storage.batch import Batch
@@ -51,6 +54,7 @@ log = structlog.get_logger("bridge")
 _CHUNK: Final = 500  # records a call of consume
 _IDLE: Final = 0.1  # seconds that consume waits when nothing is in flight
 _REST: Final = 1.0  # seconds between observations when nothing is in flight
+_STANDBY_REST: Final = 5.0  # seconds between two looks at the store without a partition
 _BACKOFF_CAP: Final = 30.0
 _OFFSET_ERRORS: Final = {
     KafkaError._AUTO_OFFSET_RESET,
@@ -96,6 +100,7 @@ class Loop:
         lookup: questions to Kafka, for the store's thread.
         publisher: Redis' side.
         pace: how often it does what.
+        report: told what it does, for metrics and health.
         cluster: the cluster's id.
         topic_id: the topic's id.
     """
@@ -108,6 +113,7 @@ class Loop:
         lookup: Lookup,
         publisher: Publisher,
         pace: Pace,
+        report: Report,
         *,
         cluster: str,
         topic_id: str,
@@ -116,11 +122,14 @@ class Loop:
         self._keeper = keeper
         self._lookup = lookup
         self._pace = pace
+        self._report = report
         self._cluster = cluster
         self._topic_id = topic_id
         self._store_desk = Desk("store")
         self._notices = Notices(log)
-        self._sender = Sender(publisher, route, self._notices, self._state_of)
+        self._stall_notes = StallNotes(keeper, self._store_desk, self._store_failed)
+        self._traces = RecordTraces()
+        self._sender = Sender(publisher, route, self._notices, self._state_of, report.resent, self._traces)
         self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
         self._holdings: dict[int, _Holding] = {}
         self._observing = False
@@ -131,6 +140,7 @@ class Loop:
         self._error: Exception | None = None
         self._draining = False
         self._assigned_once = False
+        self._taken = self._skipped = 0  # of this turn
         self._consumer = Consumer(
             {
                 **config,
@@ -184,9 +194,12 @@ class Loop:
 
     def _turn(self) -> None:
         now = time.monotonic()
+        self._taken = self._skipped = 0
         for message in self._consumer.consume(_CHUNK, timeout=self._wait(now)):
             self._take(message, now)
+        self._report.consumed(self._taken, self._skipped)
         self._work()
+        self._report.turned({number: holding.state for number, holding in self._holdings.items()})
 
     def _work(self) -> None:
         """Everything of a turn but consuming."""
@@ -207,6 +220,7 @@ class Loop:
             self._switch_lanes(holding, state)
             self._steer(holding, state)
             self._sender.resend(state, now)
+            self._stall_notes.look(state, now)
         self._verifier.look(now)
         self._sender.retry(now)
         self._observe(now)
@@ -260,7 +274,11 @@ class Loop:
             _bytes(message.key()),
             _bytes(message.value()),
         )
-        holding.state.take(record, self._route.find_run(record), now)
+        self._taken += 1
+        if holding.state.take(record, self._route.find_run(record), now):
+            self._traces.note(holding.number, offset, message)
+        else:
+            self._skipped += 1
 
     def _on_message_error(self, message: Message, error: KafkaError, now: float) -> None:
         code = error.code()
@@ -309,6 +327,8 @@ class Loop:
 
         def then(taken: Taken | None) -> None:
             holding.taking = False
+            if taken is not None and taken.start.gap is not None:
+                self._report.lost(taken.start.gap[1] - taken.start.gap[0] + 1)
             if self._holdings.get(holding.number) is not holding:
                 return
             if taken is None:
@@ -367,6 +387,7 @@ class Loop:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._assigned_once = True
+        self._report.joined()
         places = [TopicPartition(tp.topic, tp.partition, 0) for tp in partitions]
         consumer.incremental_assign(places)
         if places:
@@ -395,9 +416,11 @@ class Loop:
         for tp in partitions:
             self._holdings.pop(tp.partition, None)
         consumer.incremental_unassign(partitions)
+        self._report.left("lost its partitions, and has not joined the group again")
         log.warning("lost", topic=self._route.topic, partitions=sorted(tp.partition for tp in partitions))
 
     def _watch_only(self) -> None:
+        self._report.alive()
         self._store_desk.answer()
         self._verifier.answer()
         self._sender.answer()
@@ -424,6 +447,8 @@ class Loop:
     def _observe(self, now: float) -> None:
         states = {h.state.source: h for h in self._holdings.values() if h.state is not None}
         flying = any(h.state is not None and h.state.in_flight for h in states.values())
+        if not states:
+            self._look_at_store(now)
         if self._observing or not states or now - self._observed < (self._pace.poll if flying else _REST):
             return
         self._observing, self._observed = True, now
@@ -451,12 +476,30 @@ class Loop:
 
         self._store_desk.ask(lambda: self._keeper.observe(asked), then, failed)
 
+    def _look_at_store(self, now: float) -> None:
+        """With no partition to watch: see from time to time whether the store answers."""
+        if self._observing or now - self._observed < _STANDBY_REST:
+            return
+        self._observing, self._observed = True, now
+
+        def then(_: None) -> None:
+            self._observing = False
+            self._store_answered()
+
+        def failed(error: Exception) -> None:
+            self._observing = False
+            self._store_failed(error, "standing by")
+
+        self._store_desk.ask(self._keeper.look, then, failed)
+
     def _store_answered(self) -> None:
+        self._report.store_answered()
         self._notices.over("store")
 
     def _store_failed(self, error: Exception, doing: str) -> None:
         """Wait where waiting helps; stop with the error where it does not."""
         if isinstance(error, StorageUnavailable):
+            self._report.store_failed(error)
             self._notices.say("store", "waiting for the store", doing=doing, error=str(error))
         elif isinstance(error, KafkaAway):
             self._notices.say("kafka", "waiting for Kafka", doing=doing, error=str(error))
@@ -529,6 +572,7 @@ class Loop:
             failed,
         )
         while not answers and time.monotonic() < deadline:
+            self._report.alive()
             self._store_desk.answer()
             time.sleep(0.005)
         if answers != [True] or self._holdings.get(holding.number) is not holding or holding.state is not state:

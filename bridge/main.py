@@ -1,36 +1,38 @@
-"""The bridge as a program: wait for what it needs, run its loop, end in order."""
+"""The bridge as a program: open the store, run each route in a thread of its own, end in order."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TypeVar
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
-from bridge.keeper import Keeper
-from bridge.lookup import CLIENT_ID, KafkaAway, Lookup, NoSuchTopic
-from bridge.loop import Loop, Pace
 from bridge.notices import Notices
-from bridge.publisher import Publisher
-from bridge.route import Route, ingest_route
-from bridge.verifier import TopicChanged
-from storage.errors import Fatal, StorageUnavailable
-from storage.store import Store, open_store
-from tasks.app import make_app
+from bridge.report import STORE, Report
+from bridge.route import Route, find_routes
+from bridge.service import Service, Waiting
+from storage.errors import Fatal
+from tasks.health import MAIN, Health
 from tasks.logs import configure_logs
+from tasks.meter import Meter
+from tasks.metrics import Role
+from tasks.opened import open_settings_store
+from tasks.tracing import connect_signals, start_tracing, stop_tracing
+from tasks.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from bridge.lookup import Lookup
+    from storage.store import Store
     from tasks.settings import Settings
-
-T = TypeVar("T")
 
 log = structlog.get_logger("bridge")
 
-_PAUSE: Final = 1.0  # seconds between two looks at what is waited for
+STORE_SECONDS = 30.0  # without an answer from the store for so long, the bridge is not ready
 
 
 def run(settings: Settings, *, adopt: bool = False) -> int:
@@ -58,100 +60,93 @@ def drain(settings: Settings) -> int:
 
 
 class _Program:
-    """One run of the bridge."""
+    """One run of the bridge: the routes side by side. Where one has to stop, all do."""
 
     def __init__(self, settings: Settings, *, adopt: bool, drain: bool) -> None:
         self._settings = settings
         self._adopt = adopt
         self._drain = drain
         self._stop = threading.Event()
-        self._notices = Notices(log)
+        self._errors: list[BaseException] = []
+        self._well = True
+        self._meter = Meter()
+        self._health: Health | None = None
 
     def run(self) -> int:
-        configure_logs(self._settings.log_level)
-        route = ingest_route(self._settings)
-        with _signals(self._stop):
+        settings = self._settings
+        configure_logs(settings.log_level, settings.log_format, traced=settings.tracing)
+        if settings.tracing:
+            start_tracing(Role.BRIDGE)
+            connect_signals()
+        try:
+            return self._run()
+        finally:
+            stop_tracing()
+
+    def _run(self) -> int:
+        with _signals(self._stop), ExitStack() as stack:
+            routes = find_routes(self._settings)
+            if not self._drain:
+                watch = stack.enter_context(self._watch(routes))
+                self._health = watch.health
             try:
-                store = self._wait("store", self._open_store)
-                if store is None:
-                    return int(self._drain)
-                with store:
-                    return self._serve(store, route)
+                store = Waiting(self._stop, Notices(log), self._turned).wait("store", self._open_store)
             except Fatal as error:
                 log.error("stopped: a person has to decide", error=str(error))
                 return 1
+            if store is None:
+                return int(self._drain)
+            with store:
+                self._run_routes(store, routes)
+        for problem in self._errors:
+            if not isinstance(problem, Fatal):
+                raise problem
+        return 0 if self._well and not self._errors else 1
 
-    def _serve(self, store: Store, route: Route) -> int:
-        """Loops, one after the other: a new one for each life of the topic."""
-        settings = self._settings
-        pace = Pace(
-            poll=settings.poll_ms / 1_000,
-            commit=settings.commit_seconds,
-            check=settings.check_seconds,
-            drain=settings.drain_seconds,
-        )
-        publisher = Publisher(make_app(settings), route)
-        with Lookup(settings.kafka_client(), route.group) as lookup:
-            keeper = Keeper(store, lookup, route, adopt=self._adopt)
-            while not self._stop.is_set():
-                ids = self._wait("kafka", lambda: (lookup.cluster_id(), lookup.topic_id(route.topic)))
-                if ids is None or self._wait("group", lambda: self._find_no_foreigner(lookup, route)) is None:
-                    break
-                cluster, topic_id = ids
-                loop = Loop(
-                    settings.kafka_client(),
-                    route,
-                    keeper,
-                    lookup,
-                    publisher,
-                    pace,
-                    cluster=cluster,
-                    topic_id=topic_id,
-                )
-                try:
-                    loop.run(self._stop.is_set, drain=self._drain)
-                except TopicChanged as change:
-                    log.warning("the topic was made anew", topic=route.topic, was=topic_id, now=str(change))
-                    continue
-                if self._drain and not self._stop.is_set():
-                    log.info("drained: the stock workers can go on from the group's commit", group=route.group)
-                    return 0
-        return int(self._drain)
+    def _watch(self, routes: list[Route]) -> Watch:
+        self._meter.begin(Role.BRIDGE)
+        needs = {STORE: STORE_SECONDS, **dict.fromkeys((route.topic for route in routes), math.inf)}
+        return Watch(self._settings, Role.BRIDGE, self._meter, [self._meter.registry], needs)
+
+    def _turned(self) -> None:
+        if self._health is not None:
+            self._health.turn()
+
+    def _make_report(self, route: Route, lookup: Lookup) -> Report:
+        return Report(route, self._meter, self._health, lookup)
+
+    def _run_routes(self, store: Store, routes: list[Route]) -> None:
+        threads = []
+        for route in routes:
+            service = Service(
+                self._settings, route, store, self._stop, self._make_report, adopt=self._adopt, drain=self._drain
+            )
+            thread = threading.Thread(target=self._run_service, args=(service,), name=f"route-{route.topic}")
+            thread.start()
+            threads.append(thread)
+        if self._health is not None:
+            for route in routes:
+                self._health.turn(route.topic)  # from here on these loops turn
+            self._health.end_loop(MAIN)
+        for thread in threads:
+            thread.join()  # a signal's handler runs meanwhile
+
+    def _run_service(self, service: Service) -> None:
+        """One route, to its end; whatever ends it otherwise than it should ends the others too."""
+        structlog.contextvars.bind_contextvars(topic=service.route.topic)
+        try:
+            if not service.run():
+                self._well = False
+        except Fatal as error:
+            log.error("stopped: a person has to decide", topic=service.route.topic, error=str(error))
+            self._errors.append(error)
+            self._stop.set()
+        except BaseException as error:  # noqa: BLE001 - raised by the main thread when the other routes have ended
+            self._errors.append(error)
+            self._stop.set()
 
     def _open_store(self) -> Store:
-        return open_store(self._settings.storage_url, timeout=self._settings.storage_timeout_seconds)
-
-    def _find_no_foreigner(self, lookup: Lookup, route: Route) -> bool:
-        """Whether no consumer that we do not fence is in the group: stock workers, or when draining, anybody."""
-        members = lookup.members()
-        foreign = [name for name in members if self._drain or not name.startswith(CLIENT_ID)]
-        if foreign:
-            msg = f"the group {route.group!r} has other members: {', '.join(sorted(set(foreign)))}; stop them first"
-            raise _StillThere(msg)
-        return True
-
-    def _wait(self, subject: str, look: Callable[[], T]) -> T | None:
-        """What ``look`` finds once it finds it; None if we were told to stop meanwhile."""
-        while not self._stop.is_set():
-            try:
-                found = look()
-            except StorageUnavailable as error:
-                self._notices.say(subject, "waiting for the store", error=str(error))
-            except KafkaAway as error:
-                self._notices.say(subject, "waiting for Kafka", error=str(error))
-            except NoSuchTopic as error:
-                self._notices.say(subject, "waiting for the topic: it does not exist", topic=str(error))
-            except _StillThere as error:
-                self._notices.say(subject, "waiting for the group", error=str(error))
-            else:
-                self._notices.over(subject)
-                return found
-            self._stop.wait(_PAUSE)
-        return None
-
-
-class _StillThere(Exception):
-    """The consumer group has members that we cannot fence."""
+        return open_settings_store(self._settings)
 
 
 @contextmanager

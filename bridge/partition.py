@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from bridge.lanes import choose_lane
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from storage.ledger import Standing
 
+_OFFSET: Final = attrgetter("offset")
 _OVERHEAD: Final = 200  # bytes that Python holds for a record beside its key and value, about
 
 
@@ -107,17 +109,22 @@ class Partition:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def take(self, record: Record, run: bytes, now: float) -> None:
-        """Take the next record of the log. One that its lane's cursor covers is skipped: it was applied before."""
+    def take(self, record: Record, run: bytes, now: float) -> bool:
+        """Take the next record of the log. One that its lane's cursor covers is skipped: it was applied before.
+
+        Returns:
+            Whether it was taken, and not skipped.
+        """
         self.position = record.offset + 1
         lane = self._lanes[choose_lane(run, len(self._lanes))]
         if record.offset <= lane.cursor:
             self.skipped += 1
-            return
+            return False
         if not lane.waiting:
             lane.oldest = now
         lane.waiting.append(record)
         self.held += record.size + _OVERHEAD
+        return True
 
     @property
     def caught_up(self) -> bool:
@@ -225,6 +232,11 @@ class Partition:
         """Whether the lanes may change now: all that was ever applied is read again, nothing is outstanding."""
         return self.caught_up and self.is_drained
 
+    @property
+    def stall(self) -> float:
+        """Seconds without progress after which a batch is stalled."""
+        return self._limits.stall
+
     # -- sending again ---------------------------------------------------------------------------------------------
 
     def stalled(self, now: float) -> list[Batch]:
@@ -264,18 +276,23 @@ class Partition:
 
     def committable(self) -> int:
         """The offset below which every lane has applied; with nothing outstanding, the position."""
-        return min((self._outstanding(lane) for lane in self._lanes.values()), default=self.position)
+        oldest = self.oldest()
+        return self.position if oldest is None else oldest.offset
 
-    def _outstanding(self, lane: _Lane) -> int:
-        """The first offset of a lane that is read and not applied; the position where there is none."""
-        if lane.batch is not None:
-            return next((record.offset for record in lane.batch.records if record.offset > lane.cursor), self.position)
-        if lane.waiting:
-            return lane.waiting[0].offset
-        return self.position
+    def oldest(self) -> Record | None:
+        """The first record that is read and not applied."""
+        firsts = (_first(lane) for lane in self._lanes.values())
+        return min((record for record in firsts if record is not None), key=_OFFSET, default=None)
 
     def lags(self) -> Iterable[tuple[int, int, int]]:
         """Per lane: its number, cursor, and records held."""
         for number, lane in self._lanes.items():
             flying = len(lane.batch.records) if lane.batch else 0
             yield number, lane.cursor, len(lane.waiting) + flying
+
+
+def _first(lane: _Lane) -> Record | None:
+    """The first record of a lane that is read and not applied."""
+    if lane.batch is not None:
+        return next((record for record in lane.batch.records if record.offset > lane.cursor), None)
+    return lane.waiting[0] if lane.waiting else None

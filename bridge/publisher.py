@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from tasks.tracing import batch_span
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from celery import Celery
     from kombu import Connection, Producer
 
@@ -33,8 +37,12 @@ class Publisher:
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch, parents: Iterable[str] = ()) -> None:
         """Enqueue a batch in its lane's queue.
+
+        Args:
+            batch: what to send.
+            parents: the traces of its records.
 
         Raises:
             RedisAway: it may not have got there.
@@ -44,7 +52,8 @@ class Publisher:
                 self._connection = self._app.connection_for_write()
                 self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
             options = self._route.options(batch)
-            self._app.send_task(self._route.task, producer=self._producer, retry=False, **options)
+            with batch_span(batch, self._route.task, parents):
+                self._app.send_task(self._route.task, producer=self._producer, retry=False, **options)
         except (OperationalError, RedisError, OSError) as error:
             self.close()
             raise RedisAway(str(error)) from error

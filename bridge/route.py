@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bridge.lanes import find_run
+from bridge.lanes import find_run, find_subject
 from bridge.partition import Limits
-from tasks.ingest import sending_options
-from tasks.queues import INGEST_TASK, ingest_queue
+from tasks.batches import sending_options
+from tasks.queues import CONTROL_TASK, INGEST_TASK, control_queue, ingest_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ class Route:
         find_run: the run id that orders a record.
         name_queue: the Celery queue of a lane.
         options: arguments of Celery's ``send_task`` for a batch.
+        optional: whether there is nothing to drain where the topic does not exist.
     """
 
     topic: str
@@ -41,24 +42,51 @@ class Route:
     find_run: Callable[[Record], bytes]
     name_queue: Callable[[int], str]
     options: Callable[[Batch], dict[str, Any]]
+    optional: bool = False
+
+
+def find_routes(settings: Settings) -> list[Route]:
+    """All routes."""
+    return [ingest_route(settings), control_route(settings)]
 
 
 def ingest_route(settings: Settings) -> Route:
     """The route of the topic ``data-ingestion``."""
+    queues = settings.ingest_queues
     return Route(
         topic=settings.kafka_data_ingestion_topic,
         group=settings.ingest_group,
         task=INGEST_TASK,
         lanes=settings.ingest_lanes,
-        limits=Limits(
-            batch_records=settings.batch_records,
-            batch_bytes=settings.batch_bytes,
-            linger=settings.linger_ms / 1_000,
-            held_bytes=settings.held_bytes,
-            ahead=settings.ahead_records,
-            stall=settings.stall_seconds,
-        ),
+        limits=_limits(settings),
         find_run=find_run,
-        name_queue=lambda lane: ingest_queue(lane, settings.ingest_queues),
-        options=lambda batch: sending_options(batch, settings.ingest_queues),
+        name_queue=lambda lane: ingest_queue(lane, queues),
+        options=lambda batch: sending_options(batch, ingest_queue(batch.lane, queues)),
+    )
+
+
+def control_route(settings: Settings) -> Route:
+    """The route of the topic ``control-events``."""
+    queues = settings.control_queues
+    return Route(
+        topic=settings.kafka_control_events_topic,
+        group=settings.control_group,
+        task=CONTROL_TASK,
+        lanes=settings.control_lanes,
+        limits=_limits(settings),
+        find_run=find_subject,
+        name_queue=lambda lane: control_queue(lane, queues),
+        options=lambda batch: sending_options(batch, control_queue(batch.lane, queues)),
+        optional=True,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        batch_records=settings.batch_records,
+        batch_bytes=settings.batch_bytes,
+        linger=settings.linger_ms / 1_000,
+        held_bytes=settings.held_bytes,
+        ahead=settings.ahead_records,
+        stall=settings.stall_seconds,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bridge.notices import Notices
     from bridge.partition import Partition
     from bridge.route import Route
+    from bridge.traces import RecordTraces
     from storage.batch import Batch
 
 log = structlog.get_logger("bridge")
@@ -31,6 +32,8 @@ class Sender:
         route: queue names.
         notices: where to say that Redis is waited for.
         state_of: the state that a batch belongs to; None when that has been dropped.
+        resent: called when a batch is sent again.
+        traces: the traces of the records.
     """
 
     def __init__(
@@ -39,11 +42,15 @@ class Sender:
         route: Route,
         notices: Notices,
         state_of: Callable[[Batch], Partition | None],
+        resent: Callable[[], None],
+        traces: RecordTraces,
     ) -> None:
         self._publisher = publisher
         self._route = route
         self._notices = notices
         self._state_of = state_of
+        self._resent = resent
+        self._traces = traces
         self._desk = Desk("redis")
         self._refused: list[tuple[float, Batch]] = []
         self._asking: set[tuple[int, int]] = set()
@@ -62,7 +69,7 @@ class Sender:
             if self._is_away(error):
                 self._refused.append((time.monotonic() + _PAUSE, batch))
 
-        self._desk.ask(lambda: self._publisher.send(batch), then, failed)
+        self._desk.ask(lambda: self._publisher.send(batch, self._traces.of(batch)), then, failed)
 
     def retry(self, now: float) -> None:
         """Try again what Redis refused; what belongs to a dropped state is forgotten."""
@@ -88,6 +95,7 @@ class Sender:
             again = state.resend(batch, time.monotonic(), queue_is_empty=empty) if state is not None else None
             if again is not None:
                 log.warning("sent again", batch=str(again), queue_was_empty=empty)
+                self._resent()
                 self.send(again)
 
         def failed(error: Exception) -> None:

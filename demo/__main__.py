@@ -4,112 +4,107 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
 from demo.applied import wait_committed
-from demo.check import compare
+from demo.deletion import show_deletion
 from demo.frontier import Frontier
-from demo.servers.kafka import MockKafka, choose_kafka
+from demo.matyan import Matyan, prepare_matyan
+from demo.report import report
 from demo.servers.process import DidNotStart
-from demo.servers.product import BridgeProcess, WorkerProcess
-from demo.servers.redis import RedisServer
-from demo.tally import Tally, count_tasks
+from demo.stage import GROUP, TOPIC, Stage
+from demo.tally import count_tasks
+from demo.terminal import console, say, show_progress, tell
 from demo.training import PLANS, train_all
-from storage.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from demo.servers.product import WorkerProcess
 
-    from demo.servers.kafka import Kafka
-
-TOPIC, GROUP = "data-ingestion", "ingestion-workers"
-PARTITIONS = 6
 FOLDER = Path(".demo")
 _KILL_AT = 0.5  # of the training
-_SLOWEST_LINE = 2.0  # seconds between plain lines of progress
-
-console = Console(highlight=False)
-
-
-def say(text: str) -> None:
-    """What is happening now."""
-    console.print(f"[bold]==[/bold] {text}", soft_wrap=True)
+_APPLY_SECONDS = 180.0  # until what Kafka has is applied; a fraction, unless the machine has a lot else to do
+_LOOK_SECONDS = 1.0  # between looks whether all is still running
 
 
 def main() -> int:
     """Run the demo; 0 only if the store holds what was sent."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--epochs", type=int, default=100, help="of each training; more epochs, more records")
+    parser.add_argument("--keep", action="store_true", help="leave everything running afterwards, until Ctrl-C")
+    parser.add_argument("--ui", action="store_true", help="the same, with the stock Matyan's user interface on top")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     try:
         with ExitStack() as stack:
-            return _run(stack, options.epochs)
+            return _run(stack, options.epochs, keep=options.keep or options.ui, ui=options.ui)
     except (DidNotStart, TimeoutError) as error:
-        console.print(f"[red]the demo failed:[/red] {error}\nthe logs are in {FOLDER}/", markup=True)
+        console.print("[red]the demo failed:[/red]", end=" ")
+        tell(f"{error}\nthe logs are in {FOLDER}/")
         return 1
     except KeyboardInterrupt:
-        console.print("interrupted; everything that was started is stopped")
+        tell("interrupted; everything that was started is stopped")
         return 130
 
 
-def _run(stack: ExitStack, epochs: int) -> int:
+def _run(stack: ExitStack, epochs: int, *, keep: bool, ui: bool) -> int:
     folder = FOLDER.resolve()
-    say("starting Redis, an embedded server")
-    redis = stack.enter_context(RedisServer(folder / "redis"))
-    kafka = _start_kafka(folder / "kafka")
-    stack.callback(kafka.stop)
-    kafka.create_topic(TOPIC, kafka.fixed_partitions or PARTITIONS)
-    store_url = f"sqlite:///{FOLDER / 'store.db'}"
-    settings = {
-        "STORAGE_URL": f"sqlite:///{folder / 'store.db'}",
-        "REDIS_URL": redis.url,
-        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "STALL_SECONDS": "2",
-    }
-    say("starting the bridge and two Celery workers on a SQLite store")
-    bridge = stack.enter_context(BridgeProcess(folder, settings))
-    workers = [stack.enter_context(WorkerProcess(folder, settings, name=f"worker-{name}")) for name in "ab"]
-    frontier = Frontier(kafka.bootstrap_servers, TOPIC)
+    python = prepare_matyan() if ui else None
+    stage = Stage(folder, stack, flower=keep)
+    matyan = Matyan(stage, folder, python) if python else None
+    addresses = _addresses(stage, matyan)
+    if addresses:
+        tell(addresses)
+    frontier = Frontier(stage.kafka.bootstrap_servers, TOPIC, lambda key, body: stage.s3.put([key], body))
     say(f"training {len(PLANS)} small models for {epochs} epochs; what they log goes through Kafka")
     began = time.monotonic()
-    _train(frontier, workers[0], epochs)
+    _train(frontier, stage.workers[0], epochs)
     frontier.flush()
     say("the training is over; waiting until everything is applied and committed")
-    sent = frontier.sent.records
-    committed = wait_committed(kafka.bootstrap_servers, GROUP, TOPIC, frontier.partitions(), sent, seconds=60)
+    partitions = frontier.partitions()
+    committed = wait_committed(
+        stage.kafka.bootstrap_servers, GROUP, TOPIC, partitions, frontier.sent.records, seconds=_APPLY_SECONDS
+    )
     seconds = time.monotonic() - began
-    say("stopping the bridge: it drains, commits and leaves the group")
-    bridge.stop()
-    for worker in workers:
-        worker.stop()
-    return _report(frontier, count_tasks([worker.log for worker in workers]), committed, seconds, store_url)
+    tally = count_tasks([worker.log for worker in stage.workers])
+    store_url = f"sqlite:///{FOLDER / 'store.db'}"
+    wrong = report(frontier.sent, tally, committed, seconds, store_url)
+    wrong += show_deletion(stage, frontier)
+    if not keep:
+        say("stopping the bridge: it drains, commits and leaves the group")
+        stage.bridge.stop()
+    if wrong:
+        for sentence in wrong:
+            console.print("[red]WRONG[/red]", end=" ")
+            tell(sentence)
+        tell(f"the check failed; the logs are in {FOLDER}/")
+        return 1
+    tell(_next_steps(store_url))
+    return _keep(stage, matyan) if keep else 0
 
 
-def _start_kafka(folder: Path) -> Kafka:
-    """A real broker, or where that does not come up (Java is too old, for example), the mock cluster."""
-    kafka, words = choose_kafka(folder)
-    say(f"starting Kafka: {words}")
-    try:
-        kafka.start()
-    except DidNotStart as error:
-        say(f"it did not start ({str(error).splitlines()[0]}); librdkafka's mock cluster in its place")
-        kafka = MockKafka()
-    return kafka
+def _addresses(stage: Stage, matyan: Matyan | None) -> str:
+    """Pages that are there while it runs."""
+    lines = []
+    if stage.flower is not None:
+        user, password = stage.flower.login.split(":")
+        lines.append(f"   Flower                 {stage.flower.url}   (user {user}, password {password})")
+        lines.append(f"   what waits for you     {stage.flower.url}/recovery")
+    if matyan is not None:
+        lines.append(f"   the user interface     {matyan.ui.url}")
+    return "\n".join(lines)
 
 
 def _train(frontier: Frontier, victim: WorkerProcess, epochs: int) -> None:
     killed = False
-    for part in _show(train_all(frontier, epochs), frontier):
+    parts = train_all(frontier, epochs)
+    for part in show_progress(parts, lambda: f"{frontier.sent.records:>7} records sent"):
         if part >= _KILL_AT and not killed:
             killed = True
             frontier.send_bytes("0" * 32, b'{"type":"log_metric","run_id":"' + b"0" * 32 + b'", a bad record')
@@ -118,66 +113,37 @@ def _train(frontier: Frontier, victim: WorkerProcess, epochs: int) -> None:
             say(f"SIGKILL to {victim.name} and its children (process group {victim.pid}), in the middle of it")
 
 
-def _show(parts: Iterator[float], frontier: Frontier) -> Iterator[float]:
-    """Progress: a bar on a terminal, a line now and then elsewhere."""
-    if console.is_terminal:
-        columns = (TextColumn("   {task.description}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("", total=1.0)
-            for part in parts:
-                progress.update(task, completed=part, description=f"{frontier.sent.records:>7} records sent")
-                yield part
-        return
-    last = time.monotonic()
-    for part in parts:
-        if time.monotonic() - last >= _SLOWEST_LINE:
-            last = time.monotonic()
-            console.print(f"   {frontier.sent.records} records sent, {part:.0%} of the training done")
-        yield part
-
-
-def _report(frontier: Frontier, tally: Tally, committed: int, seconds: float, store_url: str) -> int:
-    sent = frontier.sent
-    say("comparing every sequence in the store with what was sent")
-    with open_store(store_url) as store:
-        wrong = compare(sent, store.engine)
-        letters = list(store.dead_letters.each(store.engine))
-    if len(letters) != sent.bad:
-        wrong.append(f"{len(letters)} dead letters, {sent.bad} bad records were sent")
-    table = Table(title="what happened")
-    table.add_column("what")
-    table.add_column("count", justify="right")
-    points = sum(len(steps) for steps in sent.points.values())
-    for name, value in (
-        ("records produced", sent.records),
-        ("records applied", committed - len(letters)),
-        ("records dead-lettered", len(letters)),
-        ("duplicates turned away", tally.covered),
-        ("batches", tally.batches),
-        ("records a batch", round(sent.records / max(tally.batches, 1))),
-        ("sequences compared", len(sent.points)),
-        ("points compared", points),
-    ):
-        table.add_row(name, f"{value:,}")
-    table.add_row("records per second, training included", f"{sent.records / seconds:,.0f}")
-    console.print(table)
-    for sentence in wrong:
-        console.print(f"[red]WRONG[/red] {sentence}")
-    if wrong:
-        console.print(f"the check failed; the logs are in {FOLDER}/")
-        return 1
-    say(f"all {points:,} points are there once, in order, with their values: nothing lost, nothing twice")
-    console.print(
-        f"""
+def _next_steps(store_url: str) -> str:
+    return f"""
 what to look at next
    the one bad record     .venv/bin/matyan-celery dead-letters list --store {store_url}
    keys and values        .venv/bin/matyan-celery dump --store {store_url} --directory data/runs | head
    what the workers did   {FOLDER}/worker-a.log, {FOLDER}/worker-b.log, {FOLDER}/bridge.log
    how it is done         docs/guarantees.md
-   the tests              make test""",
-        soft_wrap=True,
-    )
-    return 0
+   the tests              make test"""
+
+
+def _keep(stage: Stage, matyan: Matyan | None) -> int:
+    """Leave it running until Ctrl-C; 1 if something of it ends by itself."""
+    victim = stage.workers[0]
+    say(f"starting {victim.name} again")
+    victim.start()
+    tell(f"\n{_addresses(stage, matyan)}\n   where all stands       cd {FOLDER} && ../.venv/bin/matyan-celery status")
+    if matyan is not None:
+        tell(f"   log a run of your own  {matyan.client_command()}")
+    tell("")
+    say("everything goes on running; Ctrl-C ends it")
+    try:
+        while True:
+            for program in stage.programs:
+                if not program.is_alive():
+                    tell(f"{program.name} has ended with code {program.code}; the end of {program.log}:")
+                    tell(program.tail())
+                    return 1
+            time.sleep(_LOOK_SECONDS)
+    except KeyboardInterrupt:
+        say("stopping everything")
+        return 0
 
 
 if __name__ == "__main__":

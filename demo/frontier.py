@@ -19,6 +19,8 @@ from storage.contexts import identify_context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_FLUSH_SECONDS = 120.0  # for machines that have a lot else to do
+
 Place = tuple[str, int, str]  # run, context id, sequence name
 
 
@@ -49,16 +51,24 @@ class Sent:
     bad: int = 0
 
 
+def _upload_nothing(key: str, body: bytes) -> None:
+    """For who has no blob store; the records are the same."""
+
+
 class Frontier:
     """Sends messages, and remembers them.
 
     Args:
         bootstrap_servers: Kafka.
         topic: the ingestion topic.
+        upload: given the key and the bytes of each blob, before the record that refers to it.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(
+        self, bootstrap_servers: str, topic: str, upload: Callable[[str, bytes], object] = _upload_nothing
+    ) -> None:
         self.sent = Sent()
+        self.upload = upload
         self._topic = topic
         self._producer = Producer(
             {
@@ -86,6 +96,10 @@ class Frontier:
         self._producer.poll(0)
         self.sent.records += 1
 
+    def delete(self, run: str) -> None:
+        """What the API sends when a person deletes a run."""
+        self.send("delete_run", run, {})
+
     def partitions(self) -> list[int]:
         """The topic's partitions."""
         return list(self._producer.list_topics(self._topic, timeout=10).topics[self._topic].partitions)
@@ -94,11 +108,11 @@ class Frontier:
         """Wait until Kafka has everything.
 
         Raises:
-            TimeoutError: it has not within 30 seconds.
+            TimeoutError: it has not within two minutes.
         """
-        left = self._producer.flush(30)
+        left = self._producer.flush(_FLUSH_SECONDS)
         if left:
-            msg = f"Kafka did not take {left} records within 30 s"
+            msg = f"Kafka did not take {left} records within {_FLUSH_SECONDS:g} s"
             raise TimeoutError(msg)
 
     def point(self, run: str, context: dict[str, Any] | None, name: str, step: int, value: Any) -> None:
@@ -194,9 +208,10 @@ class RunLogger:
         self._frontier.point(self._run, None, "__log_records", self._records, value)
         self._records += 1
 
-    def blob(self, path: str) -> None:
-        """An artifact that was uploaded."""
+    def blob(self, path: str, body: bytes) -> None:
+        """An artifact, uploaded."""
         key = f"{self._run}/{path}"
+        self._frontier.upload(key, body)
         self._send("blob_ref", {"s3_key": key, "artifact_path": path, "content_type": "application/octet-stream"})
         self._frontier.sent.blobs[self._run][path] = key
 

@@ -1,4 +1,4 @@
-"""What the workers did, counted from their log files: one JSON line a task (`tasks.ingest`)."""
+"""What the workers did, counted from their log files: one JSON line a task of the ingestion route (`tasks.batches`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from storage.meaning import INGEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +55,8 @@ def _parse(line: str) -> dict[str, Any] | None:
         fields = json.loads(line)
     except ValueError:
         return None
-    return fields if isinstance(fields, dict) and fields.get("event") == "batch" else None
+    ours = isinstance(fields, dict) and fields.get("event") == "batch" and fields.get("route") == INGEST
+    return fields if ours else None
 
 
 def _add(tally: Tally, fields: dict[str, Any]) -> None:

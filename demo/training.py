@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -148,10 +149,11 @@ def _train(frontier: Frontier, plan: Plan, epochs: int) -> Iterator[int]:
         log.line(f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  accuracy {accuracy:.3f}")
         if epoch % 5 == 0:
             log.custom("weights", _distribution(model.weights[0]), epoch, None)
+            log.blob(f"checkpoints/{epoch:03}.npz", _pack(model.weights))
             if accuracy < 0.5:
                 log.record(f"accuracy is only {accuracy:.2f}", 30)
     log.custom("summary", {"type": "text", "data": f"{plan.name}: {accuracy:.3f} ✓"}, 0, None)
-    log.blob("model/weights.npz")
+    log.blob("model/weights.npz", _pack(model.weights))
     log.untag("running")
     log.tag("good" if accuracy > 0.8 else "poor")
     log.finish()
@@ -166,6 +168,12 @@ def _hparams(plan: Plan, epochs: int) -> dict[str, Any]:
         "optimizer": {"name": "sgd", "rate": plan.rate, "momentum": plan.momentum},
         "data": {"samples": _SAMPLES, "classes": _CLASSES, "split": [0.8, 0.2]},
     }
+
+
+def _pack(weights: list[Array]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, *weights)
+    return file.getvalue()
 
 
 def _distribution(values: Array) -> dict[str, Any]:

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
-from typing import Any
 
 import click
 
-from matyan_celery.commands.bridge import bridge, drain
-from matyan_celery.commands.dead_letters import dead_letters
-from matyan_celery.commands.dump import dump, load
-from matyan_celery.commands.replay import replay
-from matyan_celery.commands.status import status
-from storage.errors import StorageError
-from storage.recorded import BadLineError
-from tasks.settings import WrongSettingError
+from matyan_celery.lazy import LazyGroup
 
-
-class _Told(click.ClickException):
-    """An error that a person can mend: ends in one sentence, not in a traceback."""
-
-
-class _WrongSetting(_Told):
-    exit_code = 2
-
-
-class _Group(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except WrongSettingError as error:
-            raise _WrongSetting(str(error)) from error
-        except (StorageError, BadLineError) as error:
-            raise _Told(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader has gone, as in `... | head`: click ends in silence
-                raise
-            raise _Told(str(error)) from error
+_COMMANDS = "matyan_celery.commands"
 
 
 @click.group(
-    cls=_Group,
+    cls=LazyGroup,
+    places={
+        "bridge": f"{_COMMANDS}.bridge:bridge",
+        "cascades": f"{_COMMANDS}.cascades:cascades",
+        "cleanups": f"{_COMMANDS}.cleanups:cleanups",
+        "config": f"{_COMMANDS}.config:config",
+        "dead-letters": f"{_COMMANDS}.dead_letters:dead_letters",
+        "doctor": f"{_COMMANDS}.doctor:doctor",
+        "drain": f"{_COMMANDS}.bridge:drain",
+        "dump": f"{_COMMANDS}.dump:dump",
+        "flower": f"{_COMMANDS}.flower:flower",
+        "health": f"{_COMMANDS}.health:health",
+        "jobs": f"{_COMMANDS}.jobs:jobs",
+        "load": f"{_COMMANDS}.dump:load",
+        "replay": f"{_COMMANDS}.replay:replay",
+        "status": f"{_COMMANDS}.status:status",
+        "wait": f"{_COMMANDS}.wait:wait",
+    },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 The workers are started with:
@@ -54,10 +42,6 @@ def cli() -> None:
 
     Settings come from the environment and from .env, for example STORAGE_URL, REDIS_URL, KAFKA_BOOTSTRAP_SERVERS.
     """
-
-
-for _command in (bridge, drain, status, dead_letters, replay, dump, load):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -7,16 +7,19 @@ for them once, applies record after record, and writes what records share once. 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
+from storage.control import make_run_deleted
 from storage.encoding import pack_key
+from storage.envelope import decode
 from storage.errors import Poison, UnknownType
 from storage.handlers.params import blob_ref, log_hparams
 from storage.handlers.properties import set_run_property
 from storage.handlers.run import Run, RunKeys
 from storage.handlers.runs import create_run, delete_run, finish_run, shrink_run
 from storage.handlers.tags import add_tag, remove_tag
+from storage.meaning import APPLIED, DROPPED, INGEST, Outcome
 from storage.overlay import Draft, View
 from storage.sequences import Sequences
 
@@ -24,26 +27,15 @@ if TYPE_CHECKING:
     from collections import abc
     from collections.abc import Callable
 
+    from storage.batch import Record
     from storage.directories import Directories
     from storage.engine import Transaction
     from storage.envelope import Envelope
+    from storage.outbox import Outbox
     from storage.sequences import Sequence
 
+__all__ = ["Application", "Applier", "Outcome", "draw_uuid"]
 
-class Outcome(NamedTuple):
-    """What became of one record.
-
-    Attributes:
-        kind: ``applied``, ``dropped`` (a late record of a deleted run), or ``dead`` (it can never be applied).
-        error: why it is dead.
-    """
-
-    kind: Literal["applied", "dropped", "dead"]
-    error: Poison | None = None
-
-
-_APPLIED: Final = Outcome("applied")
-_DROPPED: Final = Outcome("dropped")
 
 _SEQUENCE_TYPES: Final[dict[str, Callable[[Sequences, Envelope, Sequence | None], None]]] = {
     "log_metric": Sequences.log_metric,
@@ -74,20 +66,29 @@ class Applier:
 
     Args:
         directories: key prefixes.
-        clock: Unix seconds, for tombstones only.
+        outbox: where the events of deleted runs are put; None: nowhere.
+        clock: Unix seconds, for tombstones and their events only.
         new_uuid: ids of new tags and experiments.
     """
+
+    route: Final = INGEST
 
     def __init__(
         self,
         directories: Directories,
+        outbox: Outbox | None = None,
         *,
         clock: Callable[[], float] = time.time,
         new_uuid: Callable[[], str] = draw_uuid,
     ) -> None:
         self.directories = directories
+        self.outbox = outbox
         self.clock = clock
         self.new_uuid = new_uuid
+
+    def decode(self, record: Record) -> Envelope:
+        """The envelope of a record; see `storage.envelope.decode`."""
+        return decode(record)
 
     def begin(self, transaction: Transaction, items: abc.Sequence[Envelope | Poison]) -> Application:
         """Start the reads that some records need. Waits for nothing; `Application.finish` does the rest.
@@ -193,14 +194,13 @@ class Application:
     def _apply(self, run: _OpenRun, envelope: Envelope, found: Sequence | None) -> Outcome:
         kind = envelope.type
         if kind == "delete_run":
-            self._delete(run, envelope)
-            return _APPLIED
+            return self._delete(run, envelope)
         if run.is_deleted():
-            return _DROPPED
+            return DROPPED
         log = _SEQUENCE_TYPES.get(kind)
         if log is not None:
             log(run.sequences, envelope, found)
-            return _APPLIED
+            return APPLIED
         draft = Draft(self._view)
         within = Run(run.keys, draft, envelope.timestamp)
         if kind in _PLAIN_TYPES:
@@ -211,12 +211,19 @@ class Application:
             msg = f"there is no message type {kind!r:.100}"
             raise UnknownType(msg)
         draft.keep()
-        return _APPLIED
+        return APPLIED
 
-    def _delete(self, run: _OpenRun, envelope: Envelope) -> None:
+    def _delete(self, run: _OpenRun, envelope: Envelope) -> Outcome:
+        """Delete a run; the event that says so is promised in the same transaction."""
         run.sequences.flush()  # their index entries must be found
+        applier, now = self._applier, self._applier.clock()
         draft = Draft(self._view)
-        delete_run(Run(run.keys, draft, envelope.timestamp), self._applier.clock())
+        delete_run(Run(run.keys, draft, envelope.timestamp), now)
         draft.keep()
-        run.sequences = Sequences(self._view, self._applier.directories, run.keys.packed)
+        run.sequences = Sequences(self._view, applier.directories, run.keys.packed)
         run.deleted = True
+        if applier.outbox is None:
+            return APPLIED
+        event = make_run_deleted(envelope.run_id, now)
+        put = applier.outbox.put(self._view.transaction, envelope.run_id, event, now)
+        return Outcome("applied", follow_up=put)

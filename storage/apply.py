@@ -13,27 +13,28 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections import Counter
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from storage.dead_letters import STAGED, DeadLetter, DeadLetters
-from storage.envelope import decode
 from storage.errors import Poison, SplitTransaction, StorageError, TransactionTooLarge
 from storage.judgement import Verdict, judge
 from storage.ledger import Ledger, Mark, Owner, unpack_offset, unpack_owner
+from storage.result import Portion, Result, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from storage.application import Applier, Outcome
     from storage.batch import Batch, Record, Source
     from storage.engine import Engine, Transaction
     from storage.envelope import Envelope
+    from storage.meaning import Meaning, Outcome
+
+__all__ = ["BatchApplier", "Result", "State"]
 
 DELETE: Final = "delete_run"  # the one message whose work can be done in steps
 LATE_ATTEMPT: Final = 3  # from here on workers may have died on the batch
+WHOLE: Final = Portion()
 DEATHS: Final = 2  # one may have been a power cut, a store that was away, or a broker that lost a retry
 
 
@@ -53,37 +54,6 @@ class TooLargeAlone(Poison):
     """The record alone is more than one transaction can take."""
 
     reason = "transaction_too_large"
-
-
-class State(Enum):
-    """How a batch ended."""
-
-    APPLIED = "applied"
-    SUPERSEDED = "superseded"
-    DUPLICATE = "duplicate"
-    EARLY = "early"
-    UNFINISHED = "unfinished"  # out of time, or another execution has begun a record of it and may still be alive
-
-
-@dataclass(slots=True)
-class Result:
-    """What became of a batch in one execution.
-
-    Attributes:
-        state: how it ended; APPLIED when the cursor has reached the batch's last record and we moved it.
-        applied: records applied, by message type.
-        dropped: late records of deleted runs.
-        dead: records dead-lettered, by reason.
-        covered: records that an earlier execution had applied.
-        transactions: transactions that moved the cursor.
-    """
-
-    state: State = State.APPLIED
-    applied: Counter[str] = field(default_factory=Counter)
-    dropped: int = 0
-    dead: Counter[str] = field(default_factory=Counter)
-    covered: int = 0
-    transactions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +85,19 @@ class BatchApplier:
         clock: Unix seconds, for dead letters and marks.
         patience: seconds after which whoever left a mark is taken for dead: the task's hard time limit, and some.
         budget: seconds after which an execution stops between two parts, well below the hard time limit.
+        portion: most that goes into one transaction.
     """
 
     def __init__(
         self,
         engine: Engine,
         ledger: Ledger,
-        applier: Applier,
+        applier: Meaning,
         *,
         clock: Callable[[], float] = time.time,
         patience: float = 40.0,
         budget: float = 15.0,
+        portion: Portion = WHOLE,
     ) -> None:
         self.engine = engine
         self.ledger = ledger
@@ -134,21 +106,23 @@ class BatchApplier:
         self._clock = clock
         self._patience = patience
         self._budget = budget
+        self._portion = portion
 
-    def apply(self, batch: Batch, *, token: tuple[str, int] = ("", 0)) -> Result:
+    def apply(self, batch: Batch, *, token: tuple[str, int] = ("", 0), into: Result | None = None) -> Result:
         """Apply the records of a batch that the lane's cursor does not cover yet.
 
         Args:
             batch: what to apply.
             token: task id and the number of its retries; tells a retry of an execution that ended from one that died.
+            into: the result to add to, for a caller who wants to know what was committed before an error.
 
         Raises:
             StorageUnavailable: the store did not answer. What was applied stands, nothing is lost: call again.
             Exception: a bug in a handler, before the batch's third attempt; after it, the record is dead-lettered.
         """
-        items: list[Envelope | Poison] = [_decode(record) for record in batch.records]
+        items: list[Envelope | Poison] = [self._decode(record) for record in batch.records]
         staged: set[int] = set()
-        result = Result()
+        result = Result() if into is None else into
         begin, size, after = 0, len(items), batch.after
         late = batch.attempt >= LATE_ATTEMPT
         if late:
@@ -163,7 +137,7 @@ class BatchApplier:
             if self._clock() > deadline:
                 result.state = State.UNFINISHED
                 break
-            end = min(begin + size, len(items))
+            end = self._portion.end(batch.records, items, begin, min(begin + size, len(items)))
             try:
                 part = self._apply_part(batch, items, staged, begin, end, after, token if late else None)
             except _Stage as ask:
@@ -173,6 +147,7 @@ class BatchApplier:
                 staged.add(ask.index)
                 continue
             except SplitTransaction as error:
+                result.splits += isinstance(error, TransactionTooLarge)
                 size = self._halve(batch, items, begin, end, after, error)
                 continue
             except StorageError:
@@ -188,7 +163,11 @@ class BatchApplier:
             if part.verdict in _ENDS:
                 result.state = _ENDS[part.verdict]
                 return result
-            _count(result, items, part, begin, end)
+            if part.verdict is Verdict.DUPLICATE:
+                result.covered += end - begin
+            else:
+                done = slice(part.begin, end)
+                result.add(batch.records[done], items[done], part.outcomes, part.begin - begin)
             after = batch.records[end - 1].offset
             begin = end
         if late and result.state is State.UNFINISHED:
@@ -234,6 +213,12 @@ class BatchApplier:
         impatient = alone is None or (not isinstance(alone, Poison) and alone.type == DELETE)
         return self.engine.transact(work, impatient=impatient)
 
+    def _decode(self, record: Record) -> Envelope | Poison:
+        try:
+            return self._applier.decode(record)
+        except Poison as error:
+            return error
+
     # Small methods of their own, so that the simulation can plant a wrong rule and show that it is found.
 
     def judge(self, batch: Batch, owner: Owner | None, cursor: int | None, *, after: int, last: int) -> Verdict:
@@ -275,7 +260,8 @@ class BatchApplier:
             run, kind = (record.key or b"").decode("utf-8", "replace"), ""
         else:
             run, kind = item.run_id, item.type
-        return DeadLetter(source, batch.lane, offset, error.reason, str(error), self._clock(), run, kind, record.size)
+        place, now, route = (source, batch.lane, offset), self._clock(), self._applier.route
+        return DeadLetter(*place, error.reason, str(error), now, run, kind, record.size, route=route)
 
     # -- doing less in one transaction ---------------------------------------------------------------------------
 
@@ -370,25 +356,3 @@ class BatchApplier:
 def _is_retry(token: tuple[str, int], earlier: tuple[str, int]) -> bool:
     """Whether the execution of ``earlier`` ended by asking for the retry that ``token`` is."""
     return bool(token[0]) and token[0] == earlier[0] and token[1] > earlier[1]
-
-
-def _decode(record: Record) -> Envelope | Poison:
-    try:
-        return decode(record)
-    except Poison as error:
-        return error
-
-
-def _count(result: Result, items: Sequence[Envelope | Poison], part: _Part, begin: int, end: int) -> None:
-    if part.verdict is Verdict.DUPLICATE:
-        result.covered += end - begin
-        return
-    result.covered += part.begin - begin
-    result.transactions += 1
-    for item, outcome in zip(items[part.begin : end], part.outcomes, strict=True):
-        if outcome.error is not None:
-            result.dead[outcome.error.reason] += 1
-        elif outcome.kind == "dropped" or isinstance(item, Poison):
-            result.dropped += 1
-        else:
-            result.applied[item.type] += 1

@@ -13,6 +13,7 @@ It is the subset of FoundationDB's API that this project needs. All of it is ser
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from storage.errors import BadStoreURL
@@ -27,6 +28,7 @@ T_co = TypeVar("T_co", covariant=True)
 KEY_LIMIT: Final = 10_000
 VALUE_LIMIT: Final = 100_000
 TRANSACTION_LIMIT: Final = 10_000_000
+API_VERSION: Final = 730  # of FoundationDB
 
 KeyValue = tuple[bytes, bytes]
 
@@ -98,12 +100,34 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(url: str, *, timeout: float = 10.0) -> Engine:
+def ignore() -> None:
+    """What is done where nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """How an engine goes about trying again within its timeout.
+
+    Attributes:
+        most: tries of one transaction; None: as many as the timeout allows. FoundationDB only.
+        longest_pause: seconds between two tries at most; None: the client's own. FoundationDB only.
+        api_version: what FoundationDB's client is asked for.
+        counted: called at each try but a transaction's first, from whatever thread runs it.
+    """
+
+    most: int | None = None
+    longest_pause: float | None = None
+    api_version: int = API_VERSION
+    counted: Callable[[], None] = ignore
+
+
+def open_engine(url: str, *, timeout: float = 10.0, tries: Tries | None = None) -> Engine:
     """Open the store that ``url`` names.
 
     Args:
         url: ``sqlite:///path.db`` (relative; ``sqlite:////path.db`` absolute) or ``fdb:///path/to/fdb.cluster``.
         timeout: seconds after which one transaction gives up with `StorageUnavailable`.
+        tries: how it tries again until then.
 
     Raises:
         BadStoreURL: any other URL, or a path that cannot be opened.
@@ -116,10 +140,11 @@ def open_engine(url: str, *, timeout: float = 10.0) -> Engine:
     if scheme == "sqlite":
         from storage.sqlite import SqliteEngine
 
-        return SqliteEngine(url, path[1:], timeout=timeout)
+        counted = ignore if tries is None else tries.counted
+        return SqliteEngine(url, path[1:], timeout=timeout, counted=counted)
     if scheme == "fdb":
         from storage.foundationdb import FoundationEngine
 
-        return FoundationEngine(url, path, timeout=timeout)
+        return FoundationEngine(url, path, timeout=timeout, tries=tries)
     msg = f"{mask_url(url)!r} is no store URL: the scheme is {scheme!r}, known are sqlite and fdb"
     raise BadStoreURL(msg)

@@ -1,4 +1,4 @@
-"""The envelope of an ingestion record: JSON bytes to a typed object, or the reason why not.
+"""The envelope of a record: JSON bytes to a typed object, or the reason why not.
 
 The parser is pydantic's, the same that the stock frontier and worker use, so what is JSON and what is a time is decided
 alike: ``NaN`` and ``Infinity`` are taken, integers have any size, nesting ends at 200 levels (CONTRACT 3 and 7.1).
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Envelope(NamedTuple):
-    """One ingestion message.
+    """One message.
 
     Attributes:
         type: message type; may be none that we know.
@@ -42,7 +42,6 @@ class _Message(TypedDict):
 
 
 _MESSAGE: Final = TypeAdapter(_Message)
-_validate = _MESSAGE.validator.validate_json
 
 
 def decode(record: Record) -> Envelope:
@@ -51,17 +50,28 @@ def decode(record: Record) -> Envelope:
     Raises:
         InvalidRecord: no value, no JSON, or a field is missing or of the wrong type; says which.
     """
+    message = validate(_MESSAGE, record)
+    return Envelope(message["type"], message["run_id"], as_seconds(message["timestamp"]), message["payload"])
+
+
+def validate(form: TypeAdapter[Any], record: Record) -> Any:
+    """What a record's JSON says in this form.
+
+    Raises:
+        InvalidRecord: no value, no JSON, or not of this form.
+    """
     if record.value is None:
         msg = "the record has no value (a Kafka tombstone)"
         raise InvalidRecord(msg)
     try:
-        message = _validate(record.value)
+        return form.validator.validate_json(record.value)
     except ValidationError as error:
         raise InvalidRecord(_explain(error)) from None
-    time: datetime = message["timestamp"]
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=UTC)
-    return Envelope(message["type"], message["run_id"], time.timestamp(), message["payload"])
+
+
+def as_seconds(time: datetime) -> float:
+    """Unix seconds of an envelope's time; one without an offset is UTC."""
+    return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).timestamp()
 
 
 def _explain(error: ValidationError) -> str:

@@ -3,6 +3,8 @@
 StorageError
 ├── Retryable               nothing is wrong with the data: try again later
 │   ├── StorageUnavailable      the store did not answer in time, or cannot be reached
+│   ├── LockHeld                somebody else does this job, or has just done it
+│   ├── LockLost                somebody else has taken the job over
 │   └── SplitTransaction        the transaction cannot go through as it is: do less in one
 │       ├── TransactionTooLarge     FoundationDB 2101: over 10,000,000 bytes
 │       ├── TransactionTooOld       FoundationDB 1007: ran longer than five seconds
@@ -12,6 +14,9 @@ StorageError
 │   ├── UnknownType             no such message type
 │   ├── KeyTooLarge             FoundationDB 2102: key over 10,000 bytes
 │   └── ValueTooLarge           FoundationDB 2103: value over 100,000 bytes
+├── BlobError               a blob store did not do what it was asked
+│   ├── BlobsAway               it did not answer, or asked for patience: try again later
+│   └── BlobsRefused            it said no: a bucket that is not there, access denied
 └── Fatal                   a person has to decide: stop and say what to do
     ├── BadStoreURL             the store's URL names nothing that can be opened
     ├── EngineMissing           the client library of that engine is not installed
@@ -31,6 +36,14 @@ class Retryable(StorageError):
 
 class StorageUnavailable(Retryable):
     """The store did not answer in time, or cannot be reached."""
+
+
+class LockHeld(Retryable):
+    """Somebody else does this job, or has just done it."""
+
+
+class LockLost(Retryable):
+    """The job's lock ran out, and somebody else has taken the job over."""
 
 
 class SplitTransaction(Retryable):
@@ -77,6 +90,18 @@ class ValueTooLarge(Poison):
     """A value would be over 100,000 bytes (FoundationDB error 2103)."""
 
     reason = "value_too_large"
+
+
+class BlobError(StorageError):
+    """A blob store did not do what it was asked."""
+
+
+class BlobsAway(BlobError):
+    """The blob store did not answer in time, cannot be reached, or asked for patience (SlowDown, 429, 503)."""
+
+
+class BlobsRefused(BlobError):
+    """The blob store said no; as long as nobody changes something there, it will again."""
 
 
 class Fatal(StorageError):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from storage.engine import Tries
 from storage.errors import Refused, StorageError, StorageUnavailable, TransactionTooOld
 from storage.foundationdb_client import (
     CONFLICT,
@@ -45,6 +46,7 @@ class FoundationEngine:
         path: of the cluster file.
         timeout: seconds for one call of `transact` or `read`, retries included.
         client: what to use in place of the package ``fdb``.
+        tries: how it tries again within the timeout.
 
     Raises:
         BadStoreURL: there is no cluster file at ``path``.
@@ -52,7 +54,9 @@ class FoundationEngine:
         Refused: the process uses another API version of it.
     """
 
-    def __init__(self, url: str, path: str, *, timeout: float = 10.0, client: Any = None) -> None:
+    def __init__(
+        self, url: str, path: str, *, timeout: float = 10.0, client: Any = None, tries: Tries | None = None
+    ) -> None:
         if timeout <= 0:
             msg = f"the timeout is {timeout} seconds: it must be above 0"
             raise ValueError(msg)
@@ -60,7 +64,8 @@ class FoundationEngine:
         self._path = Path.cwd() / path
         self._timeout = timeout
         check_cluster_file(url, self._path)
-        self._client = load_client() if client is None else client
+        self._tries = Tries() if tries is None else tries
+        self._client = load_client(self._tries.api_version) if client is None else client
         self._want_all: int = self._client.StreamingMode.want_all
         self._database: Any = None
         self._closed = False
@@ -139,6 +144,10 @@ class FoundationEngine:
             transaction = self._open().create_transaction()
             # From API version 610 on the option holds for all tries together, counted from here.
             transaction.options.set_timeout(_milliseconds(self._timeout))
+            if self._tries.most is not None:
+                transaction.options.set_retry_limit(self._tries.most - 1)
+            if self._tries.longest_pause is not None:
+                transaction.options.set_max_retry_delay(_milliseconds(self._tries.longest_pause))
         except failure as error:
             raise self._explain(error) from error
         last = ""
@@ -166,6 +175,7 @@ class FoundationEngine:
                 if getattr(error, "code", None) == TIMED_OUT:
                     raise self._explain_timeout(last, impatient=impatient) from error
                 raise self._explain(error) from error
+            self._tries.counted()
 
     def _open(self) -> Any:
         """The client's database, opened in this process."""

@@ -10,6 +10,7 @@ import importlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from storage.engine import API_VERSION
 from storage.errors import (
     BadStoreURL,
     Contended,
@@ -26,7 +27,6 @@ from storage.errors import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-API_VERSION: Final = 730
 CONFLICTS: Final = 3  # an impatient caller gives up at this one
 
 TOO_OLD: Final = 1007
@@ -42,8 +42,8 @@ _OUR_MISTAKE: Final = range(2000, 3000)  # the client says that it was used wron
 _CONNECTION_STRING: Final = re.compile(r"^\s*\w+:\w+@\S+", re.MULTILINE)
 
 
-def load_client() -> Any:
-    """Import ``fdb`` and select our API version.
+def load_client(version: int = API_VERSION) -> Any:
+    """Import ``fdb`` and select an API version.
 
     Raises:
         EngineMissing: the Python package or the C library is not installed, or the two do not fit.
@@ -56,15 +56,15 @@ def load_client() -> Any:
         raise EngineMissing(msg) from error
     if fdb.is_api_version_selected():
         selected = fdb.get_api_version()
-        if selected != API_VERSION:
+        if selected != version:
             msg = (
-                f"this process uses FoundationDB's API version {selected} already, we need {API_VERSION}: "
+                f"this process uses FoundationDB's API version {selected} already, we need {version}: "
                 "open the store in a process of its own"
             )
             raise Refused(msg)
         return fdb
     try:
-        fdb.api_version(API_VERSION)
+        fdb.api_version(version)
     except Exception as error:  # the package raises plain Exception where the library is missing
         msg = (
             f"FoundationDB's C library cannot be used ({error}): install the package 'foundationdb-clients' 7.3 "

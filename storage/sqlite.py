@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakSet
 
 from storage.directory_layer import create_or_open, find
+from storage.engine import ignore
 from storage.errors import BadStoreURL, Refused, StorageUnavailable
 from storage.sqlite_file import LOG_LIMIT, Connection, Identity, explain, identify, is_busy, open_connection
 from storage.sqlite_transaction import Reading, Writing
@@ -33,13 +34,14 @@ class SqliteEngine:
         url: for messages.
         path: of the file; a relative one is taken from the working directory of this moment.
         timeout: seconds that a transaction waits for its turn, then it raises StorageUnavailable.
+        counted: called at each new try of a read that found the file locked.
 
     Raises:
         BadStoreURL: the path cannot be opened, or holds something else.
         StorageUnavailable: the file was busy for all of ``timeout``.
     """
 
-    def __init__(self, url: str, path: str, *, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, path: str, *, timeout: float = 10.0, counted: Callable[[], None] = ignore) -> None:
         if timeout <= 0:
             msg = f"the timeout is {timeout} seconds: it must be above 0"
             raise ValueError(msg)
@@ -49,6 +51,7 @@ class SqliteEngine:
         self._url = url
         self._path = Path.cwd() / path
         self._timeout = timeout
+        self._counted = counted
         self._identity: Identity | None = None
         self._idle: list[Connection] = []
         self._used: set[Connection] = set()
@@ -108,6 +111,7 @@ class SqliteEngine:
                 result.append(self._read_once(work, deadline))
             except sqlite3.Error as error:
                 if is_busy(error):
+                    self._counted()
                     return False
                 raise explain(self._url, error) from error
             return True

@@ -10,17 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
 
-from tasks.queues import ingest_queues
+from tasks.queues import CLEANUP_QUEUE, JOBS_QUEUE, REQUEUE_TASKS, control_queues, ingest_queues
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
 SOFT_SHUTDOWN_SECONDS = 20.0
+CLEANUP_GRACE_SECONDS = 60.0
+
+
+def cleanup_limit(settings: Settings) -> float:
+    """The hard time limit of a cleanup's task in seconds: its slice, and the requests that are under way then."""
+    return settings.cleanup_slice_seconds + CLEANUP_GRACE_SECONDS
+
+
+def find_queues(settings: Settings) -> list[str]:
+    """All queues there are: what a worker consumes that is not told which."""
+    lanes = ingest_queues(settings.ingest_queues) + control_queues(settings.control_queues)
+    return [*lanes, CLEANUP_QUEUE, JOBS_QUEUE]
 
 
 def configure(settings: Settings) -> dict[str, Any]:
     """Celery's settings for ours."""
     limit = settings.task_time_limit_seconds
+    longest = max(limit, cleanup_limit(settings))
     return {
         "broker_url": settings.redis_url,
         # Whoever can write to Redis must not be able to run code in a worker: no pickle, ever.
@@ -31,17 +44,22 @@ def configure(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": False,  # the bridge sends again, bounded
         "task_time_limit": limit,
-        "task_queues": [Queue(name) for name in ingest_queues(settings.ingest_queues)],
+        "task_queues": [Queue(name) for name in find_queues(settings)],
+        # For Flower's API, which names a task and no queue; what we send ourselves names both.
+        "task_routes": {key: {"queue": JOBS_QUEUE} for key in REQUEUE_TASKS},
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "beat_scheduler": "tasks.beat:WatchedScheduler",
+        "beat_max_loop_interval": 5,  # the longest that beat is not heard of
+        "worker_consumer": "tasks.consumer:WatchedConsumer",
         "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_SECONDS,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
-            # Above the hard limit plus the soft shutdown, or a slow task would come back while it runs.
-            "visibility_timeout": int(limit + SOFT_SHUTDOWN_SECONDS + 10),
+            # Above the longest hard limit plus the soft shutdown, or a slow task would come back while it runs.
+            "visibility_timeout": int(longest + SOFT_SHUTDOWN_SECONDS + 10),
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
             "priority_steps": [0],  # one Redis list a queue; must be the same on both sides

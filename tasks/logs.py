@@ -11,22 +11,30 @@ import structlog
 from storage.masking import mask_url
 
 
-def configure_logs(level: str) -> None:
+def configure_logs(level: str, form: str = "auto", *, traced: bool = False) -> None:
     """Send our events and those of libraries to standard error in one form.
+
+    What is bound to the context (`structlog.contextvars`: the run, partition, lane that a task works on) stands in
+    each line, those of libraries too.
 
     Args:
         level: the lowest level that is written, ``INFO`` for example.
+        form: ``json``, ``console``, or ``auto``: for people on a terminal, JSON elsewhere.
+        traced: say in each line which trace it belongs to.
     """
     shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    terminal = sys.stderr.isatty()
+    if traced:
+        shared.append(_add_trace)
+    terminal = form == "console" or (form == "auto" and sys.stderr.isatty())
     ending: list[structlog.typing.Processor] = (
         # A plain traceback: the rich one shows local variables, and with them settings.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -54,3 +62,13 @@ def configure_logs(level: str) -> None:
 def _mask(_: object, __: str, line: Any) -> str:
     """The finished line without passwords, whoever wrote them into it."""
     return mask_url(line)
+
+
+def _add_trace(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    from opentelemetry import trace
+
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = format(context.trace_id, "032x")
+        event["span_id"] = format(context.span_id, "016x")
+    return event

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 INGEST_TASK: Final = "matyan.ingest"
+CONTROL_TASK: Final = "matyan.control"
+CLEANUP_TASK: Final = "matyan.cleanup"
+CASCADE_TASK: Final = "matyan.cascade"
+OUTBOX_TASK: Final = "matyan.publish_outbox"
+REQUEUE_CLEANUP_TASK: Final = "matyan.requeue_cleanup"
+REQUEUE_DEAD_LETTER_TASK: Final = "matyan.requeue_dead_letter"
+REQUEUE_MANY_TASK: Final = "matyan.requeue_many"
+REQUEUE_TASKS: Final = (REQUEUE_CLEANUP_TASK, REQUEUE_DEAD_LETTER_TASK, REQUEUE_MANY_TASK)
+CLEANUP_QUEUE: Final = "cleanup"
+JOBS_QUEUE: Final = "jobs"
 _INGEST: Final = "ingest"
+_CONTROL: Final = "control"
 
 
 def name_queue(prefix: str, lane: int, queues: int) -> str:
@@ -21,3 +32,13 @@ def ingest_queues(queues: int) -> list[str]:
 def ingest_queue(lane: int, queues: int) -> str:
     """The queue of one lane of the ingestion route."""
     return name_queue(_INGEST, lane, queues)
+
+
+def control_queues(queues: int) -> list[str]:
+    """All queues of the control route."""
+    return [name_queue(_CONTROL, lane, queues) for lane in range(queues)]
+
+
+def control_queue(lane: int, queues: int) -> str:
+    """The queue of one lane of the control route."""
+    return name_queue(_CONTROL, lane, queues)

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from storage.engine import open_engine
+from storage.engine import Tries, open_engine
 from storage.foundationdb import FoundationEngine
 from storage.foundationdb_client import load_client
 from tests.fdb_double import load_double
@@ -32,7 +32,7 @@ IN_ONE_PROCESS = ("double", "binding")
 CLUSTER_VARIABLE = "MATYAN_TEST_FDB_CLUSTER_FILE"
 
 
-def open_kind(kind: str, folder: Path, *, timeout: float = 10.0) -> Engine:
+def open_kind(kind: str, folder: Path, *, timeout: float = 10.0, tries: Tries | None = None) -> Engine:
     """Open a store of this kind. The same folder gives the same store again; skips where there is no cluster."""
     if kind == "sqlite":
         return open_engine(f"sqlite:///{folder / 'store.db'}", timeout=timeout)
@@ -40,7 +40,9 @@ def open_kind(kind: str, folder: Path, *, timeout: float = 10.0) -> Engine:
         cluster_file = folder / ("fdb.cluster" if kind == "double" else "binding.cluster")
         if not cluster_file.exists():
             cluster_file.write_text("double:double@127.0.0.1:4500\n")
-        return FoundationEngine(f"fdb://{cluster_file}", str(cluster_file), timeout=timeout, client=client_of(kind))
+        return FoundationEngine(
+            f"fdb://{cluster_file}", str(cluster_file), timeout=timeout, client=client_of(kind), tries=tries
+        )
     named = os.environ.get(CLUSTER_VARIABLE)
     if not named:
         pytest.skip(f"no FoundationDB cluster: {CLUSTER_VARIABLE} names none")

@@ -53,7 +53,7 @@ def fetch_kafka() -> Path:
     if _is_complete(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f"{folder.name}.lock")):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if not _is_complete(folder):  # else somebody else fetched it while we waited
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as fresh:
                 _download(Path(fresh))
@@ -89,7 +89,7 @@ def _download(fresh: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One process at a time; the lock goes with its holder."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,12 +1,14 @@
-"""What is wrong, in words, with the way out. Pure: a function of what store, Kafka and Redis say."""
+"""What is wrong, in words, with the way out: a function of what store, Kafka and Redis say, and of the clock."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from bridge.lookup import CLIENT_ID
 from bridge.takeover import Found, decide_start
+from matyan_celery.commands.condition import find_watched
 from storage.batch import Source
 from storage.errors import Refused
 from storage.ledger import Standing
@@ -15,15 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bridge.lookup import Offsets
-    from matyan_celery.commands.condition import Condition, DeadKey, KafkaSide, RedisSide, StoreSide
+    from matyan_celery.commands.condition import (
+        Condition,
+        KafkaSide,
+        RedisSide,
+        StoreSide,
+        TopicSide,
+        Watched,
+    )
+    from storage.letter_index import DeadKey
     from tasks.settings import Settings
 
 _NOBODY = Standing(None, {})
-
-
-def is_current(source: Source, kafka: KafkaSide, topic: str) -> bool:
-    """Whether a source is a partition of the topic as it now is; otherwise of an earlier life, or elsewhere."""
-    return (source.cluster, source.topic, source.topic_id) == (kafka.cluster, topic, kafka.topic_id)
 
 
 def find_wrong(condition: Condition, settings: Settings) -> list[str]:
@@ -34,13 +39,16 @@ def find_wrong(condition: Condition, settings: Settings) -> list[str]:
         servers = settings.kafka_bootstrap_servers
         wrong.append(f"Kafka at {servers} does not answer ({kafka}): commits, lag and the group are not known")
     else:
-        wrong += _look_at_kafka(store, kafka, settings)
+        for side in kafka.topics.values():
+            wrong += _look_at_topic(store, kafka, side)
     if not store.standings:
         wrong.append("no partition was ever taken over in this store: start the bridge (matyan-celery bridge)")
     for source, standing in sorted(store.standings.items()):
-        if not isinstance(kafka, str) and not is_current(source, kafka, settings.kafka_data_ingestion_topic):
+        if not isinstance(kafka, str) and kafka.topic_of(source) is None:
             continue
-        wrong += _look_at_standing(source, standing, settings)
+        for watched in find_watched(settings):
+            if source.topic == watched.topic:
+                wrong += _look_at_standing(source, standing, watched)
     if isinstance(redis, str):
         wrong.append(f"Redis does not answer ({redis}): queues and workers are not known; look at REDIS_URL")
     else:
@@ -50,11 +58,20 @@ def find_wrong(condition: Condition, settings: Settings) -> list[str]:
         "lengthen the topic's retention"
         for gap in store.gaps
     ]
+    wrong += [
+        f"{stall.source} lane {stall.lane}: offsets {stall.first} to {stall.last} have not moved for "
+        f"{time.time() - stall.since:.0f} s (attempt {stall.attempt}): look at the workers' logs"
+        for stall in store.stalls
+    ]
     for reason, count in sorted(_by_reason(store.dead).items()):
         wrong.append(
             f"{count} dead letters ({reason}): look with `matyan-celery dead-letters list --reason {reason}`, then "
             "requeue or drop them"
         )
+    wrong += [
+        f"{count} {ledger} {state}: look with `matyan-celery {ledger} list --state {state}`, then requeue or purge them"
+        for (ledger, state), count in sorted(store.left.items())
+    ]
     return wrong
 
 
@@ -65,24 +82,24 @@ def _by_reason(dead: Counter[DeadKey]) -> Counter[str]:
     return total
 
 
-def _look_at_kafka(store: StoreSide, kafka: KafkaSide, settings: Settings) -> Iterator[str]:
-    topic, group = settings.kafka_data_ingestion_topic, settings.ingest_group
-    if kafka.topic_id is None:
-        yield f"Kafka has no topic {topic!r}: make it, or look at KAFKA_DATA_INGESTION_TOPIC"
+def _look_at_topic(store: StoreSide, kafka: KafkaSide, side: TopicSide) -> Iterator[str]:
+    topic, group = side.watched.topic, side.watched.group
+    if side.topic_id is None:
+        yield f"Kafka has no topic {topic!r}: make it, or look at {side.watched.topic_setting}"
         return
-    foreign = sorted({name for name in kafka.members or () if not name.startswith(CLIENT_ID)})
+    foreign = sorted({name for name in side.members or () if not name.startswith(CLIENT_ID)})
     if foreign:
         yield f"the group {group!r} has members that are no bridge ({', '.join(foreign)}): stop the stock workers"
-    waiting = sum(count_lag(offsets) for offsets in kafka.offsets.values())
-    if waiting and kafka.members is not None and len(foreign) == len(set(kafka.members)):
+    waiting = sum(count_lag(offsets) for offsets in side.offsets.values())
+    if waiting and side.members is not None and len(foreign) == len(set(side.members)):
         yield f"{waiting} records wait in Kafka and no bridge is in the group {group!r}: start matyan-celery bridge"
     missing = []
-    for partition, offsets in kafka.offsets.items():
-        source = Source(kafka.cluster, topic, kafka.topic_id, partition)
+    for partition, offsets in side.offsets.items():
+        source = Source(kafka.cluster, topic, side.topic_id, partition)
         standing = store.standings.get(source, _NOBODY)
         if standing.owner is None:
             missing.append(partition)
-        yield from _look_at_start(source, standing, offsets, store, settings)
+        yield from _look_at_start(source, standing, offsets, store, side.watched)
     if missing and store.standings:
         which = ", ".join(map(str, missing))
         yield f"{topic}, partitions {which}: never taken over; a bridge takes them when it is in the group {group!r}"
@@ -95,7 +112,7 @@ def count_lag(offsets: Offsets) -> int:
 
 
 def _look_at_start(
-    source: Source, standing: Standing, offsets: Offsets, store: StoreSide, settings: Settings
+    source: Source, standing: Standing, offsets: Offsets, store: StoreSide, watched: Watched
 ) -> Iterator[str]:
     """What a bridge would find if it took the partition over now."""
     owner = standing.owner
@@ -104,7 +121,7 @@ def _look_at_start(
         stamp=offsets.stamp,
         log_start=offsets.log_start,
         log_end=offsets.log_end,
-        lanes=settings.ingest_lanes if owner is None else owner.lanes,
+        lanes=watched.lanes if owner is None else owner.lanes,
         cursors=standing.cursors,
         floor=store.floors.get(source),
         store=store.id,
@@ -123,13 +140,13 @@ def _look_at_start(
         )
 
 
-def _look_at_standing(source: Source, standing: Standing, settings: Settings) -> Iterator[str]:
+def _look_at_standing(source: Source, standing: Standing, watched: Watched) -> Iterator[str]:
     owner, cursors = standing
     if owner is None:
         return
-    if owner.group != settings.ingest_group:
+    if owner.group != watched.group:
         yield (
-            f"{source} belongs to the consumer group {owner.group!r}, INGEST_GROUP is {settings.ingest_group!r}: a "
+            f"{source} belongs to the consumer group {owner.group!r}, {watched.group_setting} is {watched.group!r}: a "
             "bridge with it will stop"
         )
     missing = sorted(set(range(owner.lanes)) - cursors.keys())
@@ -142,10 +159,13 @@ def _look_at_redis(redis: RedisSide) -> Iterator[str]:
     waiting = {name: count for name, count in redis.queues.items() if count}
     if waiting and not redis.workers:
         yield (
-            f"{sum(waiting.values())} batches wait in Redis and no worker answers: start some (celery -A tasks worker)"
+            f"{sum(waiting.values())} tasks wait in Redis and no worker answers: start some (celery -A tasks worker)"
         )
         return
     read = set[str]().union(*redis.workers.values())
     unread = sorted(set(redis.queues) - read)
     if redis.workers and unread:
-        yield f"no worker reads {', '.join(unread)}: INGEST_QUEUES must be the same for bridge and workers"
+        yield (
+            f"no worker reads {', '.join(unread)}: start one that does, and give bridge and workers the same "
+            "INGEST_QUEUES and CONTROL_QUEUES"
+        )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgpack
 from confluent_kafka import KafkaException
@@ -14,15 +13,22 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
-from storage.batch import Source
+from storage.cascades import CascadeState
+from storage.cleanup import CleanupState
 from storage.masking import mask_url
 from storage.replay import CLUSTER as REPLAY
+from storage.stalls import Stalls
 from tasks.app import make_app
-from tasks.queues import ingest_queues
+from tasks.celeryconfig import find_queues
 
 if TYPE_CHECKING:
+    from collections import Counter
+
+    from storage.batch import Source
     from storage.engine import Transaction
     from storage.ledger import Gap, Owner, Standing
+    from storage.letter_index import DeadKey
+    from storage.stalls import Stall
     from storage.store import Store
     from tasks.settings import Settings
 
@@ -30,8 +36,6 @@ _KAFKA_SECONDS: Final = 4.0
 _REDIS_SECONDS: Final = 3.0
 _WORKER_SECONDS: Final = 1.0  # a living worker answers in milliseconds, a busy one too (but for the solo pool)
 _MOCK: Final = "mockCluster"  # how librdkafka's mock cluster begins its id; it cannot list a group's members
-
-DeadKey = tuple[Source, int, str]  # source, lane, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class StoreSide:
         gaps: offsets that were gone from Kafka before they were read.
         dead: dead letters.
         replays: replays that are running, or were broken off.
+        stalls: batches that do not move, as the bridge has noted them.
+        left: cleanups and cascades that a person has to see to, by ledger and state.
     """
 
     id: str
@@ -53,23 +59,69 @@ class StoreSide:
     gaps: list[Gap]
     dead: Counter[DeadKey]
     replays: int
+    stalls: list[Stall]
+    left: dict[tuple[str, str], int]
+
+
+class Watched(NamedTuple):
+    """A topic that we look at, and the names of the settings that say so."""
+
+    topic: str
+    group: str
+    lanes: int
+    topic_setting: str
+    group_setting: str
+
+
+def find_watched(settings: Settings) -> list[Watched]:
+    """The topics of all routes."""
+    return [
+        Watched(
+            settings.kafka_data_ingestion_topic,
+            settings.ingest_group,
+            settings.ingest_lanes,
+            "KAFKA_DATA_INGESTION_TOPIC",
+            "INGEST_GROUP",
+        ),
+        Watched(
+            settings.kafka_control_events_topic,
+            settings.control_group,
+            settings.control_lanes,
+            "KAFKA_CONTROL_EVENTS_TOPIC",
+            "CONTROL_GROUP",
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
-class KafkaSide:
-    """What Kafka knows of the topic and the group.
+class TopicSide:
+    """What Kafka knows of a topic and its group.
 
     Attributes:
-        cluster: cluster id.
+        watched: which ones.
         topic_id: the topic's id, None if there is no such topic.
         offsets: commit and bounds of each partition.
         members: client ids in the group; None where the broker cannot tell.
     """
 
-    cluster: str
+    watched: Watched
     topic_id: str | None
     offsets: dict[int, Offsets]
     members: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSide:
+    """What Kafka knows: its id, and our topics by name."""
+
+    cluster: str
+    topics: dict[str, TopicSide]
+
+    def topic_of(self, source: Source) -> TopicSide | None:
+        """The topic that a source is a partition of, as it now is; None: of an earlier life, or elsewhere."""
+        side = self.topics.get(source.topic)
+        here = side is not None and (source.cluster, source.topic_id) == (self.cluster, side.topic_id)
+        return side if here else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +129,7 @@ class RedisSide:
     """What Redis and the workers behind it know.
 
     Attributes:
-        queues: batches that wait, by queue.
+        queues: tasks that wait, by queue.
         workers: the queues that each worker reads.
     """
 
@@ -101,7 +153,7 @@ def ask(store: Store, settings: Settings) -> Condition:
         StorageUnavailable: the store did not answer.
     """
     with ThreadPoolExecutor(1) as pool:
-        redis = pool.submit(_ask_redis, settings)
+        redis = pool.submit(ask_redis, settings)
         # The bridge writes the floor before it commits: read in the other order, no commit is above its floor.
         kafka = _ask_kafka(settings)
         known = _ask_store(store)
@@ -123,61 +175,77 @@ def _ask_store(store: Store) -> StoreSide:
         return name.wait(), owners, ledger.standings(transaction, sources), floors, ledger.gaps(transaction)
 
     name, owners, standings, floors, gaps = store.engine.read(work)
-    dead = Counter((letter.source, letter.lane, letter.reason) for letter in store.dead_letters.each(store.engine))
+    dead = store.dead_letters.count(store.engine)
     store_id = "" if name is None else str(msgpack.unpackb(name))
-    return StoreSide(store_id, standings, floors, gaps, dead, len(owners) - len(standings))
+    stalls = Stalls(ledger).find(store.engine)
+    replays = len(owners) - len(standings)
+    return StoreSide(store_id, standings, floors, gaps, dead, replays, stalls, _count_left(store))
+
+
+def _count_left(store: Store) -> dict[tuple[str, str], int]:
+    cleanups = store.cleanups.count(store.engine, states=[CleanupState.FAILED, CleanupState.HELD])
+    cascades = store.cascades.count(store.engine, states=[CascadeState.FAILED, CascadeState.HELD])
+    return {
+        **{("cleanups", str(state)): count for state, count in cleanups.items() if count},
+        **{("cascades", str(state)): count for state, count in cascades.items() if count},
+    }
 
 
 def _ask_kafka(settings: Settings) -> KafkaSide | str:
-    topic = settings.kafka_data_ingestion_topic
     try:
         # Asks for all topics, since a question for one by name may make it.
         found = AdminClient({**settings.kafka_client(), "log_level": 2}).list_topics(timeout=_KAFKA_SECONDS)
-        cluster = str(found.cluster_id)
-        with Lookup(settings.kafka_client(), settings.ingest_group) as lookup:
-            members = None if cluster.startswith(_MOCK) else lookup.members()
-            if topic not in found.topics:
-                return KafkaSide(cluster, None, {}, members)
-            offsets = {
-                partition: lookup.offsets(topic, partition) for partition in sorted(found.topics[topic].partitions)
-            }
-            return KafkaSide(cluster, lookup.topic_id(topic), offsets, members)
-    except NoSuchTopic:
-        return KafkaSide(cluster, None, {}, members)
+        sides = {}
+        for watched in find_watched(settings):
+            metadata = found.topics.get(watched.topic)
+            partitions = None if metadata is None else sorted(metadata.partitions)
+            sides[watched.topic] = _ask_topic(settings, watched, str(found.cluster_id), partitions)
+        return KafkaSide(str(found.cluster_id), sides)
     except KafkaException as error:
         return str(error.args[0].str())
     except KafkaAway as error:
         return str(error)
 
 
+def _ask_topic(settings: Settings, watched: Watched, cluster: str, partitions: list[int] | None) -> TopicSide:
+    with Lookup(settings.kafka_client(), watched.group) as lookup:
+        members = None if cluster.startswith(_MOCK) else lookup.members()
+        if partitions is None:
+            return TopicSide(watched, None, {}, members)
+        offsets = {partition: lookup.offsets(watched.topic, partition) for partition in partitions}
+        try:
+            return TopicSide(watched, lookup.topic_id(watched.topic), offsets, members)
+        except NoSuchTopic:
+            return TopicSide(watched, None, {}, members)
+
+
 def _look_at_ends_again(settings: Settings, kafka: KafkaSide, known: StoreSide) -> KafkaSide | str:
     """The ends of logs that had grown between asking Kafka and asking the store."""
-    grown = [
-        source.partition
-        for source, standing in known.standings.items()
-        if (source.cluster, source.topic_id) == (kafka.cluster, kafka.topic_id)
-        and source.partition in kafka.offsets
-        and max(standing.cursors.values(), default=-1) >= kafka.offsets[source.partition].log_end
-    ]
-    if not grown:
-        return kafka
-    offsets = dict(kafka.offsets)
-    try:
-        with Lookup(settings.kafka_client(), settings.ingest_group) as lookup:
-            for partition in grown:
-                later = lookup.offsets(settings.kafka_data_ingestion_topic, partition)
-                offsets[partition] = offsets[partition]._replace(log_end=later.log_end)
-    except KafkaAway as error:
-        return str(error)
-    return KafkaSide(kafka.cluster, kafka.topic_id, offsets, kafka.members)
+    sides = dict(kafka.topics)
+    for source, standing in known.standings.items():
+        side = kafka.topic_of(source)
+        if side is None or source.partition not in side.offsets:
+            continue
+        before = side.offsets[source.partition]
+        if max(standing.cursors.values(), default=-1) < before.log_end:
+            continue
+        try:
+            with Lookup(settings.kafka_client(), side.watched.group) as lookup:
+                end = lookup.offsets(source.topic, source.partition).log_end
+        except KafkaAway as error:
+            return str(error)
+        offsets = {**sides[source.topic].offsets, source.partition: before._replace(log_end=end)}
+        sides[source.topic] = replace(side, offsets=offsets)
+    return KafkaSide(kafka.cluster, sides)
 
 
-def _ask_redis(settings: Settings) -> RedisSide | str:
+def ask_redis(settings: Settings) -> RedisSide | str:
+    """What Redis and the workers say, or why Redis says nothing."""
     try:
         with make_app(settings) as app, app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=_REDIS_SECONDS)
             client = connection.default_channel.client
-            queues = {name: int(client.llen(name)) for name in ingest_queues(settings.ingest_queues)}
+            queues = {name: int(client.llen(name)) for name in find_queues(settings)}
             inspect = app.control.inspect(timeout=_WORKER_SECONDS, connection=connection)
             answers = inspect.active_queues() or {}
             return RedisSide(queues, {name: {queue["name"] for queue in read} for name, read in answers.items()})

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-import traceback
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from matyan_celery.commands.options import open_existing, settings_for, store_option
 from matyan_celery.commands.printing import printable, show_bytes, show_time
-from storage.apply import Bug, TooLargeAlone
-from storage.dead_letters import SHORT
-from storage.errors import Poison, StorageError, TransactionTooLarge
+from matyan_celery.commands.told import ToldGroup
 from storage.recorded import Recorded, format_recorded
+from tasks.app import make_app
+from tasks.requeue import Requeuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,19 +51,16 @@ def _choose(store: Store, wanted: dict[str, Any]) -> Iterator[DeadLetter]:
     if wanted["offsets"] and wanted["partition"] is None:
         msg = "--offset needs --partition: offsets of different partitions have nothing in common"
         raise click.UsageError(msg)
-    run = None if wanted["run"] is None else wanted["run"][:SHORT]  # a head keeps so much of it
-    for letter in store.dead_letters.each(store.engine):
+    for letter in store.dead_letters.each(store.engine, reason=wanted["reason"], run=wanted["run"]):
         if (
-            (run is None or run == letter.run)
-            and wanted["reason"] in {None, letter.reason}
-            and wanted["topic"] in {None, letter.source.topic}
+            wanted["topic"] in {None, letter.source.topic}
             and wanted["partition"] in {None, letter.source.partition}
             and (not wanted["offsets"] or letter.offset in wanted["offsets"])
         ):
             yield letter
 
 
-@click.group(name="dead-letters")
+@click.group(name="dead-letters", cls=ToldGroup)
 def dead_letters() -> None:
     """List, show, requeue or drop bad records.
 
@@ -156,11 +150,13 @@ def requeue(store_url: str | None, everything: bool, **wanted: Any) -> None:
     """
     _need_choice(wanted, everything=everything)
     became: Counter[str] = Counter()
-    with open_existing(settings_for(store_url)) as store:
+    settings = settings_for(store_url)
+    with open_existing(settings) as store, make_app(settings) as app:
+        requeuer = Requeuer(store, app)
         for letter in _choose(store, wanted):
-            kind, words = _requeue(store, letter)
-            became[kind] += 1
-            click.echo(f"{_place(letter)}: {printable(words)}")
+            requeued = requeuer.requeue_letter(letter)
+            became[requeued.kind] += 1
+            click.echo(f"{_place(letter)}: {printable(requeued.words)}")
     click.echo(", ".join(f"{count} {kind}" for kind, count in sorted(became.items())) or "no dead letter passes these")
     if became["applied"]:
         click.echo("They were applied after all that came since: out of their runs' order, by nature.")
@@ -204,41 +200,6 @@ def _drop(store: Store, letter: DeadLetter) -> None:
         store.dead_letters.remove(transaction, letter.source, letter.offset)
 
     store.engine.transact(work)
-
-
-def _requeue(store: Store, letter: DeadLetter) -> tuple[str, str]:
-    """Apply one letter; what became of it, as a word and in words."""
-    try:
-        outcome = store.dead_letters.requeue(store.engine, store.applier, letter, now=time.time())
-    except TransactionTooLarge as error:
-        return _keep_again(store, letter, TooLargeAlone(f"{error} (the record alone)"))
-    except Poison as error:
-        return _keep_again(store, letter, error)
-    except StorageError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a handler's bug, as in storage.apply: the record stays, the others go on
-        return _keep_again(store, letter, Bug("".join(traceback.format_exception(error))[-1_000:]))
-    if outcome is None:
-        return "gone", "gone: somebody else requeued or dropped it"
-    if outcome.error is not None:
-        return "failed again", f"failed again ({outcome.error.reason}): {outcome.error}"
-    if outcome.kind == "dropped":
-        return "dropped", "dropped: its run is deleted"
-    return "applied", f"applied ({letter.type})"
-
-
-def _keep_again(store: Store, letter: DeadLetter, error: Poison) -> tuple[str, str]:
-    """Renew the head of a letter whose requeueing raised an error, and so wrote nothing."""
-
-    def work(transaction: Transaction) -> None:
-        found = store.dead_letters.get(transaction, letter.source, letter.offset)
-        if found is not None:
-            head = found[0]
-            renewed = replace(head, reason=error.reason, error=str(error), time=time.time(), requeues=head.requeues + 1)
-            store.dead_letters.write_head(transaction, renewed)
-
-    store.engine.transact(work)
-    return "failed again", f"failed again ({error.reason}): {str(error).strip().splitlines()[-1]}"
 
 
 def _place(letter: DeadLetter) -> str:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from storage.errors import BadStoreURL
-from storage.store import Store, open_store
+from tasks.opened import open_settings_store
 from tasks.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from storage.store import Store
 
 store_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
     "--store",
@@ -30,7 +32,7 @@ def settings_for(store_url: str | None) -> Settings:
 def open_chosen(store_url: str | None) -> Store:
     """Open the store that is given, else the one of the settings; made if it is absent."""
     settings = settings_for(store_url)
-    return open_store(settings.storage_url, timeout=settings.storage_timeout_seconds)
+    return open_settings_store(settings)
 
 
 def open_existing(settings: Settings) -> Store:
@@ -43,4 +45,4 @@ def open_existing(settings: Settings) -> Store:
     if path != settings.storage_url and not Path(path).is_file():
         msg = f"there is no store at {settings.storage_url} (yet): name another with --store or STORAGE_URL"
         raise BadStoreURL(msg)
-    return open_store(settings.storage_url, timeout=settings.storage_timeout_seconds)
+    return open_settings_store(settings)

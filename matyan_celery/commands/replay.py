@@ -135,7 +135,7 @@ def _print(count: _Count, seconds: float) -> None:
     for kind, number in sorted(total.applied.items()):
         _print_count("applied", kind, number)
     if total.dropped:
-        _print_count("dropped", "late records of deleted runs", total.dropped)
+        _print_count("dropped", "late records of deleted runs", total.dropped.total())
     for reason, number in sorted(total.dead.items()):
         _print_count("dead", reason, number)
     for topic, number in sorted(count.skipped.items()):

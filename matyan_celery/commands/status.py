@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from matyan_celery.commands.complaints import count_lag, find_wrong, is_current
+from matyan_celery.commands.complaints import count_lag, find_wrong
 from matyan_celery.commands.condition import Condition, KafkaSide, ask
 from matyan_celery.commands.options import open_existing, settings_for, store_option
 from matyan_celery.commands.printing import printable
@@ -52,15 +52,20 @@ def make_report(condition: Condition, settings: Settings, wrong: list[str]) -> d
         if isinstance(kafka, str)
         else {
             "cluster": kafka.cluster,
-            "topic": settings.kafka_data_ingestion_topic,
-            "topic_id": kafka.topic_id,
-            "group": settings.ingest_group,
-            "members": kafka.members,
+            "topics": [
+                {
+                    "topic": side.watched.topic,
+                    "topic_id": side.topic_id,
+                    "group": side.watched.group,
+                    "members": side.members,
+                }
+                for side in kafka.topics.values()
+            ],
         },
         "redis": {"error": redis}
         if isinstance(redis, str)
         else {"queues": redis.queues, "workers": {name: sorted(read) for name, read in sorted(redis.workers.items())}},
-        "partitions": [_describe(condition, settings, source) for source in sorted(store.standings)],
+        "partitions": [_describe(condition, source) for source in sorted(store.standings)],
         "dead_letters": [
             {
                 "topic": source.topic,
@@ -72,22 +77,38 @@ def make_report(condition: Condition, settings: Settings, wrong: list[str]) -> d
             }
             for (source, lane, reason), count in sorted(store.dead.items())
         ],
+        "left": [
+            {"ledger": ledger, "state": state, "count": count} for (ledger, state), count in sorted(store.left.items())
+        ],
         "gaps": [
             {"topic": gap.source.topic, "partition": gap.source.partition, "first": gap.first, "last": gap.last}
             for gap in store.gaps
+        ],
+        "stalls": [
+            {
+                "topic": stall.source.topic,
+                "partition": stall.source.partition,
+                "lane": stall.lane,
+                "first": stall.first,
+                "last": stall.last,
+                "attempt": stall.attempt,
+                "since": stall.since,
+            }
+            for stall in store.stalls
         ],
         "wrong": wrong,
     }
 
 
-def _describe(condition: Condition, settings: Settings, source: Source) -> dict[str, Any]:
+def _describe(condition: Condition, source: Source) -> dict[str, Any]:
     store, kafka = condition.store, condition.kafka
     owner, cursors = store.standings[source]
     current: bool | None = None
     offsets: Offsets | None = None
     if isinstance(kafka, KafkaSide):
-        current = is_current(source, kafka, settings.kafka_data_ingestion_topic)
-        offsets = kafka.offsets.get(source.partition) if current else None
+        side = kafka.topic_of(source)
+        current = side is not None
+        offsets = None if side is None else side.offsets.get(source.partition)
     lanes = max(cursors, default=-1) + 1 if owner is None else owner.lanes
     return {
         "topic": source.topic,
@@ -121,12 +142,14 @@ def _as_text(report: dict[str, Any]) -> str:
     if "error" in kafka:
         lines.append("Kafka   does not answer")
     else:
-        members = "unknown" if kafka["members"] is None else ", ".join(sorted(set(kafka["members"]))) or "nobody"
-        lines.append(f"Kafka   cluster {kafka['cluster']}, topic {kafka['topic']}, group {kafka['group']}: {members}")
+        lines.append(f"Kafka   cluster {kafka['cluster']}")
+        for topic in kafka["topics"]:
+            members = "unknown" if topic["members"] is None else ", ".join(sorted(set(topic["members"]))) or "nobody"
+            lines.append(f"        topic {topic['topic']}, group {topic['group']}: {members}")
     if "error" in redis:
         lines.append("Redis   does not answer")
     else:
-        waiting = ", ".join(f"{count} batches in {name}" for name, count in redis["queues"].items() if count)
+        waiting = ", ".join(f"{count} tasks in {name}" for name, count in redis["queues"].items() if count)
         workers = ", ".join(redis["workers"]) or "none answer"
         lines.append(f"Redis   {waiting or 'nothing waits'}; workers: {workers}")
     shown = [row for row in report["partitions"] if row["current"] is not False]

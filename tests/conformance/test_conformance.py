@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,12 @@ def test_leaves_the_expected_bytes(path: Path, kind: str, size: int, tmp_path: P
         load(store, case.initial)
         outcomes = apply(store, case.records, size)
         left = dump(store)
+        events = [json.loads(put.event) for put in store.outbox.each(store.engine)]
     assert len(outcomes) == len(case.records)
     assert differences(case, left) == []
+    assert all(event["type"] == "run_deleted" and list(event["payload"]) == ["run_id"] for event in events)
+    if case.deleted is not None:
+        assert sorted(event["payload"]["run_id"] for event in events) == case.deleted
 
 
 def test_every_shared_case_is_run() -> None:

@@ -34,6 +34,7 @@ class Case(NamedTuple):
     initial: State
     expected: State
     approximate: frozenset[Entry]
+    deleted: list[str] | None  # the runs whose deletion is published, sorted; None: the peer's process died before
 
 
 def find_cases() -> list[Path]:
@@ -71,7 +72,14 @@ def load_case(path: Path) -> Case:
         for row in content.get("initial", [])
     }
     expected = {(where, key): value for where, key, value in entries}
-    return Case(content["name"], records, initial, expected, frozenset(approximate))
+    deleted = None if content["crash"] else sorted(_run_of(event) for event in content["control_events"])
+    return Case(content["name"], records, initial, expected, frozenset(approximate), deleted)
+
+
+def _run_of(event: dict[str, Any]) -> str:
+    assert (event["type"], event["key"], list(event["payload"])) == ("run_deleted", None, ["run_id"])
+    run: str = event["payload"]["run_id"]
+    return run
 
 
 def _time_of(record: Record) -> float:

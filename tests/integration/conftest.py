@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import os
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 import pytest
 
+from demo.servers.go_programs import missing_for_go
 from demo.servers.kafka import KafkaServer
 from demo.servers.kafka_jars import missing_for_kafka
 from demo.servers.process import Process, wait_until
-from demo.servers.product import BridgeProcess, WorkerProcess
+from demo.servers.product import BeatProcess, BridgeProcess, CommandProcess, FlowerProcess, WorkerProcess
 from demo.servers.redis import RedisServer
+from demo.servers.s3 import VersityServer
+from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
 
+P = TypeVar("P", bound=Process)
+
+PICTURES_VARIABLE = "MATYAN_TEST_PICTURES"
 _LOG_LINES = 40
 _programs = pytest.StashKey[list[Process]]()
 
@@ -51,6 +58,23 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         yield server
 
 
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
+    missing = missing_for_go()
+    if missing is not None:
+        pytest.skip(f"no versitygw: {missing}")
+    with VersityServer(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: VersityServer, request: pytest.FixtureRequest) -> VersityServer:
+    """The session's S3, running, whatever the test before did to it."""
+    _show_log(request, s3_server)
+    s3_server.start()
+    return s3_server
+
+
 @pytest.fixture
 def kafka(kafka_server: KafkaServer, request: pytest.FixtureRequest) -> KafkaServer:
     """The session's broker, running, whatever the test before did to it."""
@@ -79,7 +103,8 @@ def make_topic(kafka: KafkaServer) -> Iterator[MakeTopic]:
 
     def make(partitions: int = 4, config: dict[str, str] | None = None) -> str:
         name = f"test-{uuid4().hex[:12]}"
-        kafka.create_topic(name, partitions, config)
+        # Recorded and made-up records have old times, by which Kafka would delete them after half a minute.
+        kafka.create_topic(name, partitions, {"retention.ms": "-1", **(config or {})})
         made.append(name)
         return name
 
@@ -103,7 +128,15 @@ def group() -> str:
 
 
 @pytest.fixture
-def settings(kafka: KafkaServer, redis: RedisServer, topic: str, group: str, tmp_path: Path) -> dict[str, str]:
+def control_topic(make_topic: MakeTopic) -> str:
+    """A control topic of one partition, as in all stock deployments."""
+    return make_topic(1)
+
+
+@pytest.fixture
+def settings(
+    kafka: KafkaServer, redis: RedisServer, topic: str, control_topic: str, group: str, tmp_path: Path
+) -> dict[str, str]:
     """Settings, by their names in the environment, that connect the product's programs with each other."""
     return {
         "STORAGE_URL": f"sqlite:///{tmp_path / 'store.db'}",
@@ -111,6 +144,8 @@ def settings(kafka: KafkaServer, redis: RedisServer, topic: str, group: str, tmp
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "KAFKA_DATA_INGESTION_TOPIC": topic,
         "INGEST_GROUP": group,
+        "KAFKA_CONTROL_EVENTS_TOPIC": control_topic,
+        "CONTROL_GROUP": f"{group}-control",
         "LOG_LEVEL": "INFO",
     }
 
@@ -126,25 +161,64 @@ class Programs:
 
     def bridge(self, name: str = "bridge", **settings: str) -> BridgeProcess:
         """A bridge, not started. ``settings`` win over the fixture's."""
-        process = BridgeProcess(self._folder, {**self._settings, **settings}, name=name)
-        self._add(process)
-        return process
+        return self.add(BridgeProcess(self._folder, {**self._settings, **settings}, name=name))
 
-    def worker(self, name: str = "worker", *, concurrency: int = 1, **settings: str) -> WorkerProcess:
-        """A Celery worker, not started. ``settings`` win over the fixture's."""
-        process = WorkerProcess(self._folder, {**self._settings, **settings}, name=name, concurrency=concurrency)
-        self._add(process)
-        return process
+    def worker(
+        self, name: str = "worker", *, concurrency: int = 1, queues: Sequence[str] | None = None, **settings: str
+    ) -> WorkerProcess:
+        """A Celery worker, not started; of all queues, if none are given. ``settings`` win over the fixture's."""
+        merged = {**self._settings, **settings}
+        return self.add(WorkerProcess(self._folder, merged, name=name, concurrency=concurrency, queues=queues))
 
-    def _add(self, process: Process) -> None:
+    def beat(self, name: str = "beat", **settings: str) -> BeatProcess:
+        """Celery's beat, not started. ``settings`` win over the fixture's."""
+        return self.add(BeatProcess(self._folder, {**self._settings, **settings}, name=name))
+
+    def command(self, *arguments: str, **settings: str) -> CommandProcess:
+        """A command of ours, not started. ``settings`` win over the fixture's."""
+        return self.add(CommandProcess(self._folder, {**self._settings, **settings}, *arguments))
+
+    def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
+        """Run a command of ours; its exit code and what it said."""
+        process = self.command(*arguments, **settings)
+        process.launch()
+        return process.wait(120), process.output()
+
+    def flower(
+        self, *, login: str = "demo:demo", prefix: str = "", config: Path | None = None, **settings: str
+    ) -> FlowerProcess:
+        """A Flower, not started. ``settings`` win over the fixture's."""
+        return self.add(
+            FlowerProcess(self._folder, {**self._settings, **settings}, login=login, prefix=prefix, config=config)
+        )
+
+    def add(self, process: P) -> P:
+        """Another program of the test's, not started, to be killed with the rest and its log shown."""
         self._shown.append(process)
         self._stack.callback(process.kill)
+        return process
 
 
 @pytest.fixture
 def programs(settings: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Programs]:
     with ExitStack() as stack:
         yield Programs(tmp_path, settings, request.node.stash.setdefault(_programs, []), stack)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Chromium without a screen and with a fresh profile; skips where there is none."""
+    missing = missing_for_browser()
+    if missing is not None:
+        pytest.skip(f"no browser: {missing}")
+    with open_browser(tmp_path / "browser") as opened:
+        yield opened
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where a test puts pictures of pages: the folder that the variable names (docs/images), else one that goes."""
+    return Path(os.environ.get(PICTURES_VARIABLE) or tmp_path / "pictures")
 
 
 def _show_log(request: pytest.FixtureRequest, process: Process) -> None:

@@ -51,6 +51,20 @@ def our_processes() -> set[LivingProcess]:
     }
 
 
+def left_running(folder: Path) -> list[str]:
+    """The processes that work in a folder or name it: what a program that used it has left behind."""
+    here = str(folder)
+    found = living_processes().values()
+    return [str(process) for process in found if here in process.command or _folder_of(process.pid).startswith(here)]
+
+
+def _folder_of(pid: int) -> str:
+    try:
+        return str((_PROC / str(pid) / "cwd").readlink())
+    except OSError:  # it has ended, or is not ours to ask
+        return ""
+
+
 def our_threads() -> set[threading.Thread]:
     """Threads made by Python code. (Python gives a dummy to each C thread that calls it, and keeps it for ever.)
 

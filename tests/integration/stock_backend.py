@@ -6,28 +6,24 @@ and its cluster file names our store. It also wants a Kafka to produce to: librd
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
 import struct
 import subprocess
-import sys
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo.servers.kafka import MockKafka
-from demo.servers.process import Process, free_port, wait_until
-from tests.fdb_double import FOLDER
+from demo.servers.stock import StockBackend
+from demo.servers.stock_environment import NoStockPackages, make_stock_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VERSION = "0.3.0"
 PYTHON_VARIABLE = "MATYAN_TEST_STOCK_PYTHON"
-NEEDED = ("python3.13", "python3.12")
 
 
 class NoStockBackend(Exception):
@@ -35,7 +31,7 @@ class NoStockBackend(Exception):
 
 
 def stock_python() -> Path:
-    """A Python that has the stock backend: the one that the variable names, else one made in the cache.
+    """A Python that has the stock packages: the one that the variable names, else one made in the cache.
 
     Raises:
         NoStockBackend: neither.
@@ -46,30 +42,10 @@ def stock_python() -> Path:
             msg = f"{PYTHON_VARIABLE} names {named}, which cannot import matyan_backend {VERSION}"
             raise RuntimeError(msg)
         return Path(named)
-    base = _find_python()
-    if base is None:
-        msg = f"the stock backend needs Python 3.12 or 3.13, none was found; {PYTHON_VARIABLE} may name one that has it"
-        raise NoStockBackend(msg)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matyan-celery"
-    return _make_environment(base, cache)
-
-
-def _find_python() -> Path | None:
-    for name in NEEDED:
-        found = shutil.which(name)
-        if found and _runs(Path(found)):
-            return Path(found)
-    versions = Path.home() / ".pyenv" / "versions"
-    for name in NEEDED:
-        for candidate in sorted(versions.glob(f"{name.removeprefix('python')}.*/bin/python"), reverse=True):
-            if _runs(candidate):
-                return candidate
-    return None
-
-
-def _runs(python: Path) -> bool:
-    """Whether it is more than a shim of a version that is not installed."""
-    return subprocess.run([python, "-c", "import venv"], capture_output=True, check=False).returncode == 0
+    try:
+        return make_stock_environment()
+    except NoStockPackages as error:
+        raise NoStockBackend(str(error)) from error
 
 
 def _has_backend(python: Path) -> bool:
@@ -79,37 +55,7 @@ def _has_backend(python: Path) -> bool:
     return subprocess.run([python, "-c", check], capture_output=True, check=False).returncode == 0
 
 
-def _make_environment(base: Path, cache: Path) -> Path:
-    version = subprocess.run(
-        [base, "-c", "import sys; print('{}.{}'.format(*sys.version_info))"], capture_output=True, check=True, text=True
-    ).stdout.strip()
-    folder = cache / f"stock-{VERSION}-py{version}"
-    python = folder / "bin" / "python"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another test run may be making it
-        if python.exists() and _has_backend(python):
-            return python
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([base, "-m", "venv", folder], check=True)
-        install = [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            f"matyan-backend=={VERSION}",
-        ]
-        done = subprocess.run(install, capture_output=True, check=False, text=True)
-        if done.returncode != 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            msg = f"pip could not install matyan-backend {VERSION} for Python {version}: {done.stderr.strip()[-300:]}"
-            raise NoStockBackend(msg)
-    return python
-
-
-class StockBackend:
+class StockApi:
     """Its REST API."""
 
     def __init__(self, url: str) -> None:
@@ -137,48 +83,19 @@ class StockBackend:
             content: bytes = answer.read()
         return content
 
-    def is_up(self) -> bool:
-        """Whether it answers."""
-        try:
-            self.get("/health/ready/")
-        except OSError:
-            return False
-        return True
-
 
 @contextmanager
-def run_backend(python: Path, store: Path, folder: Path) -> Iterator[StockBackend]:
+def run_backend(python: Path, store: Path, folder: Path) -> Iterator[StockApi]:
     """The stock backend over the embedded store at ``store``, for as long as the block lasts."""
-    cluster_file = folder / "stock.cluster"
-    cluster_file.write_text(f"sqlite:///{store}\n")
     kafka = MockKafka()
     for topic in ("data-ingestion", "control-events"):
         kafka.create_topic(topic)
-    port = free_port()
-    process = Process(
-        "stock backend",
-        [str(python), "-m", "uvicorn", "matyan_backend.app:app", "--host", "127.0.0.1", "--port", str(port)],
-        folder / "stock.log",
-        environment={
-            "PYTHONPATH": str(FOLDER),
-            "FDB_CLUSTER_FILE": str(cluster_file),
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "METRICS_ENABLED": "false",
-            "VIRTUAL_ENV": None,
-        },
-        folder=folder,
-    )
-    backend = StockBackend(f"http://127.0.0.1:{port}")
-    process.start()
+    settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
     try:
-        wait_until(lambda: backend.is_up() or not process.is_alive(), "the stock backend answers", seconds=60)
-        if not process.is_alive():
-            sys.stderr.write(process.log.read_text()[-3_000:])
-            msg = f"the stock backend ended with code {process.code}"
-            raise RuntimeError(msg)
-        yield backend
+        with StockBackend(python, folder, store, settings) as process:
+            yield StockApi(process.url)
     finally:
-        process.stop(10)
+        kafka.stop()
 
 
 def decode_stream(data: bytes) -> dict[tuple[str | int, ...], Any]:

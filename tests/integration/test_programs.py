@@ -90,6 +90,21 @@ class TestBridge:
         assert bridge.wait(60) == 0
         assert "left the group" in bridge.output()
 
+    def test_where_one_route_needs_a_person_both_end(
+        self, programs: Programs, settings: dict[str, str], control_topic: str
+    ) -> None:
+        first = programs.bridge("first")
+        first.start()
+        first.wait_output(f'"topic": "{control_topic}", "partition": 0', 60)
+        first.signal(signal.SIGTERM)
+        assert first.wait(60) == 0
+        second = programs.bridge("second", CONTROL_GROUP=settings["CONTROL_GROUP"] + "-other")
+        second.launch()
+        assert second.wait(60) == 1
+        assert "belongs to the consumer group" in second.output()
+        assert f'"topic": "{settings["KAFKA_DATA_INGESTION_TOPIC"]}"' in second.output()
+        assert "Traceback" not in second.output()
+
 
 class TestSettings:
     def test_only_what_is_given_counts(

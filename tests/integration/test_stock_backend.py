@@ -13,7 +13,7 @@ from storage.directories import open_directories
 from storage.encoding import pack_key
 from storage.engine import open_engine
 from storage.envelope import decode
-from tests.integration.stock_backend import NoStockBackend, StockBackend, run_backend, stock_python
+from tests.integration.stock_backend import NoStockBackend, StockApi, run_backend, stock_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +121,7 @@ def engine(folder: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def backend(engine: Engine, folder: Path) -> Iterator[StockBackend]:
+def backend(engine: Engine, folder: Path) -> Iterator[StockApi]:
     try:
         python = stock_python()
     except NoStockBackend as error:
@@ -130,19 +130,19 @@ def backend(engine: Engine, folder: Path) -> Iterator[StockBackend]:
         yield running
 
 
-def info(backend: StockBackend) -> Any:
+def info(backend: StockApi) -> Any:
     return backend.get_json(f"{RUNS}/{RUN}/info/")
 
 
-def test_it_finds_its_directories(backend: StockBackend) -> None:
+def test_it_finds_its_directories(backend: StockApi) -> None:
     assert backend.get_json("/health/ready/")["checks"]["fdb"] == "ok"
 
 
-def test_params_are_what_was_logged(backend: StockBackend) -> None:
+def test_params_are_what_was_logged(backend: StockApi) -> None:
     assert info(backend)["params"]["hparams"] == PARAMS
 
 
-def test_properties_are_what_was_logged(backend: StockBackend) -> None:
+def test_properties_are_what_was_logged(backend: StockApi) -> None:
     props = info(backend)["props"]
     assert props["name"] == "first"
     assert props["description"] == "a run"
@@ -155,14 +155,14 @@ def test_properties_are_what_was_logged(backend: StockBackend) -> None:
     assert "to-review" not in [tag["name"] for tag in props["tags"]]
 
 
-def test_the_overview_names_every_sequence(backend: StockBackend) -> None:
+def test_the_overview_names_every_sequence(backend: StockApi) -> None:
     traces = info(backend)["traces"]
     found = {(trace["name"], json.dumps(trace["context"], sort_keys=True)) for trace in traces["metric"]}
     assert found == {("loss", json.dumps(TRAIN)), ("loss", json.dumps(VALID)), ("accuracy", "{}")}
     assert [trace["name"] for trace in traces["texts"]] == ["note"]
 
 
-def test_metric_sequences_come_back_whole(backend: StockBackend) -> None:
+def test_metric_sequences_come_back_whole(backend: StockApi) -> None:
     wanted = [
         {"name": "loss", "context": TRAIN},
         {"name": "loss", "context": VALID},
@@ -179,11 +179,11 @@ def test_metric_sequences_come_back_whole(backend: StockBackend) -> None:
     ]
 
 
-def test_terminal_lines_come_back(backend: StockBackend) -> None:
+def test_terminal_lines_come_back(backend: StockApi) -> None:
     assert backend.get_tree(f"{RUNS}/{RUN}/logs/") == {(step,): line for step, line in enumerate(LINES)}
 
 
-def test_log_records_come_back(backend: StockBackend) -> None:
+def test_log_records_come_back(backend: StockApi) -> None:
     tree = backend.get_tree(f"{RUNS}/{RUN}/log-records/")
     assert tree[("log_records_count",)] == 2
     assert (tree[(0, "message")], tree[(0, "log_level")], tree[(0, "timestamp")]) == ("started", "INFO", 1772366400.25)
@@ -192,7 +192,7 @@ def test_log_records_come_back(backend: StockBackend) -> None:
     assert (tree[(1, "message")], tree[(1, "log_level")]) == ("careful", "WARNING")
 
 
-def test_search_finds_the_run_by_its_indexes(backend: StockBackend) -> None:
+def test_search_finds_the_run_by_its_indexes(backend: StockApi) -> None:
     def found(query: str) -> set[object]:
         tree = backend.get_tree(f"{RUNS}/search/run/?q={query}&report_progress=false")
         return {path[0] for path in tree}
@@ -203,14 +203,14 @@ def test_search_finds_the_run_by_its_indexes(backend: StockBackend) -> None:
     assert found("") == {RUN}, "the deleted run is gone"
 
 
-def test_tags_and_experiments_count_their_runs(backend: StockBackend) -> None:
+def test_tags_and_experiments_count_their_runs(backend: StockApi) -> None:
     tags = {tag["name"]: tag["run_count"] for tag in backend.get_json("/api/v1/rest/tags/")}
     assert (tags["good"], tags["to-review"]) == (1, 0)
     experiments = {one["name"]: one["run_count"] for one in backend.get_json("/api/v1/rest/experiments/")}
     assert experiments["digits"] == 1
 
 
-def test_we_go_on_with_what_it_wrote(backend: StockBackend, engine: Engine) -> None:
+def test_we_go_on_with_what_it_wrote(backend: StockApi, engine: Engine) -> None:
     """It adds a tag, through the double's commit; our handler finds and removes it; it sees that."""
     directories = open_directories(engine)
     answer = backend.post_json(f"{RUNS}/{RUN}/tags/new/", {"tag_name": "from-the-api"})

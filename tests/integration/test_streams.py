@@ -15,12 +15,9 @@ from demo.servers.kafka import KafkaServer
 from demo.servers.process import wait_until
 from demo.servers.product import WorkerProcess
 from demo.servers.redis import RedisServer
-from storage.recorded import read_recorded
-from storage.replay import Replay
-from storage.store import open_store
 from tests.conformance.vectors import SHARED
 from tests.integration.conftest import MakeTopic, Programs
-from tests.integration.traffic import final_state, is_applied, load_streams, produce, wait_applied
+from tests.integration.traffic import final_state, is_applied, load_streams, produce, replay_singly, wait_applied
 
 STREAMS = SHARED.parent / "streams" / "all-in-topic-order.jsonl.gz"
 SEED = 20261124
@@ -96,12 +93,7 @@ def test_all_streams_survive_kills_and_flushes(
         worker.stop()
     assert is_applied(kafka.bootstrap_servers, group, topic)
 
-    with open_store(f"sqlite:///{tmp_path / 'replay.db'}") as store:
-        replay = Replay(store)
-        for item in read_recorded(STREAMS):
-            if item.record.key is not None:
-                replay.apply([item])
-        replay.finish()
+    replay_singly(f"sqlite:///{tmp_path / 'replay.db'}", records)
     expected = final_state(f"sqlite:///{tmp_path / 'replay.db'}")
     found = final_state(settings["STORAGE_URL"])
     assert len(expected) > 80_000

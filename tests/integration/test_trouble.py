@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,11 +12,11 @@ import pytest
 
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import wait_until
-from demo.servers.product import clear_settings
 from demo.servers.redis import RedisServer
 from storage.batch import Record
 from storage.recorded import Recorded
 from storage.store import open_store
+from tests.integration.commands import run_command
 from tests.integration.conftest import MakeTopic, Programs
 from tests.integration.traffic import all_numbers, is_applied, log_records, produce, read_numbers, wait_applied
 from tests.unit.test_bad_input import BAD
@@ -32,15 +30,6 @@ QUICK = {"STALL_SECONDS": "1", "STORAGE_TIMEOUT_SECONDS": "2", "CHECK_SECONDS": 
 
 def store_path(settings: dict[str, str]) -> Path:
     return Path(settings["STORAGE_URL"].removeprefix("sqlite:///"))
-
-
-def run_command(settings: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in clear_settings(settings).items() if value is not None}
-    command = [sys.executable, "-m", "matyan_celery", *arguments]
-    import os
-
-    merged = {**os.environ, **environment}
-    return subprocess.run(command, env=merged, cwd=folder, capture_output=True, text=True, timeout=90, check=False)
 
 
 @pytest.mark.timeout(400)

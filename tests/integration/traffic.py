@@ -16,11 +16,13 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from demo.servers.process import wait_until
 from storage.batch import Record
 from storage.recorded import Recorded, read_recorded
+from storage.replay import Replay
 from storage.scan import scan
 from storage.store import open_store
 from tests.conformance.vectors import State, dump, name_uuids
 
 _CLOCKED: Final = b""  # stands for a value that no record holds
+_NULL: Final = msgpack.packb(None)
 
 
 def load_streams(path: Path) -> list[Recorded]:
@@ -81,6 +83,81 @@ def final_state(store_url: str) -> State:
         if made or (where == "data/indexes" and elements[0] == "_deleted"):
             state[where, key] = _CLOCKED
     return state
+
+
+def read_topic(bootstrap_servers: str, topic: str) -> list[Recorded]:
+    """All that a topic holds, partition by partition."""
+    found: list[Recorded] = []
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "nobody", "enable.auto.commit": False})
+    try:
+        for number in sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions):
+            place = TopicPartition(topic, number, 0)
+            _, end = consumer.get_watermark_offsets(place, timeout=10)
+            consumer.assign([place])
+            left = end
+            while left:
+                messages = consumer.consume(min(left, 10_000), timeout=30)
+                assert messages, f"{topic}[{number}]: {left} records do not come"
+                for message in messages:
+                    assert message.error() is None
+                    key, value = message.key(), message.value()
+                    record = Record(message.offset() or 0, message.timestamp()[1], as_bytes(key), as_bytes(value))
+                    found.append(Recorded(topic, number, record))
+                left -= len(messages)
+    finally:
+        consumer.close()
+    return found
+
+
+def as_bytes(data: str | bytes | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data
+
+
+def cut(records: Iterable[Recorded], parts: int) -> list[list[Recorded]]:
+    """Records in so many parts: of each partition the first part, the second, and so on."""
+    by_partition: dict[int, list[Recorded]] = defaultdict(list)
+    for record in records:
+        by_partition[record.partition].append(record)
+    return [
+        [
+            record
+            for stream in by_partition.values()
+            for record in stream[part * len(stream) // parts : (part + 1) * len(stream) // parts]
+        ]
+        for part in range(parts)
+    ]
+
+
+def replay_singly(store_url: str, records: Iterable[Recorded]) -> None:
+    """Apply records one by one, in their order: what every other way of applying them is held to."""
+    with open_store(store_url) as store:
+        replay = Replay(store)
+        for record in records:
+            replay.apply([record])
+        replay.finish()
+
+
+def comparable_with_stock(state: State) -> State:
+    """A state without what the stock worker does otherwise in good traffic; the letters are docs/compatibility.md's.
+
+    The times of its own clock (a), `created_at` entries of a run made twice (f), and run counts (g).
+    """
+    found: State = {}
+    for (where, key), value in state.items():
+        match where, fdb.tuple.unpack(key):
+            case "data/runs", (_, "meta", "created_at" | "updated_at" | "finalized_at", _) if value != _NULL:
+                found[where, key] = _CLOCKED
+            case "data/runs", (_, "seqs", _, _, "time", _):
+                found[where, key] = _CLOCKED
+            case "data/indexes", ("created_at", float(), run):
+                found[where, fdb.tuple.pack(("created_at", run))] = value
+            case "data/indexes", ("_rev", run, "created_at", float(), _):
+                found[where, fdb.tuple.pack(("_rev", run, "created_at"))] = value
+            case "system", ("tags" | "experiments", _, "run_count"):
+                pass
+            case _:
+                found[where, key] = value
+    return found
 
 
 def log_records(runs: int, numbers: range) -> Iterator[Recorded]:

@@ -18,8 +18,12 @@ from bridge.partition import Limits, Partition, Seen
 from bridge.route import Route
 from bridge.takeover import unpack_stamp
 from storage.batch import pack_batch
+from storage.cascades import Cascades
+from storage.cleanups import Cleanups
+from storage.control import ControlApplier
 from storage.dead_letters import DeadLetters
 from storage.errors import Refused, StorageUnavailable
+from storage.outbox import Outbox
 from storage.store import Store
 from tests.simulation.kafka import TOPIC, Committed, CommitUnderWay, OffsetOutOfRange, TopicGone
 from tests.simulation.messages import DIRECTORIES, LogApplier
@@ -109,7 +113,17 @@ class SimBridge:
         self.route = Route(TOPIC, GROUP, "ingest", world.lanes_wanted, self.limits, find_run, str, lambda batch: {})
         ledger = world.rules.bridge_ledger()
         engine = SimEngine(world.store, world.weather(self))
-        store = Store(engine, DIRECTORIES, ledger, LogApplier(), DeadLetters(ledger))
+        cleanups = Cleanups(ledger)
+        store = Store(
+            engine,
+            DIRECTORIES,
+            ledger,
+            LogApplier(),
+            DeadLetters(ledger),
+            cleanups,
+            Outbox(ledger),
+            ControlApplier(cleanups, Cascades(ledger).ask),
+        )
         lookup: Lookup = SimLookup(world, self)  # type: ignore[assignment]
         self.keeper = world.rules.keeper(store, lookup, self.route, adopt=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from storage.application import Applier
 from storage.batch import Record
-from storage.store import Store, assemble_store
+from storage.store import assemble_store
 from tests.conformance.vectors import State, apply, dump
 from tests.engines import open_kind
 
@@ -90,7 +91,7 @@ def result(folder: Path, kind: str, values: list[bytes], cuts: list[int]) -> tup
             clock=lambda: 1.8e9,
             new_uuid=lambda: f"00000000-0000-4000-8000-{next(drawn):012}",
         )
-        store = Store(opened.engine, opened.directories, opened.ledger, applier, opened.dead_letters)
+        store = replace(opened, applier=applier)
         outcomes: list[str] = []
         for size in cuts:
             outcomes += [f"{o.kind} {o.error}" for o in apply(store, records[:size], max(size, 1))]

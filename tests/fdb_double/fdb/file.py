@@ -29,7 +29,8 @@ class FileSnapshot:
         self.connection = store.take()
         self.connection.execute("BEGIN")
         (self.version,) = self.connection.execute("PRAGMA data_version").fetchone()
-        self.connection.execute("SELECT 1 FROM kv LIMIT 1").fetchone()  # from here on the state is fixed
+        # From here on the state is fixed. It may have to wait while SQLite cleans up after a killed process.
+        _wait(self.connection, "SELECT 1 FROM kv LIMIT 1", time.monotonic() + PATIENCE)
         self._open = True
 
     def get(self, key: bytes) -> bytes | None:

@@ -1,0 +1,1 @@
+"""What each dependency says when it is asked, in a sentence, with what to do. Each answer comes within seconds."""

@@ -1,0 +1,88 @@
+"""Does Redis answer, would it drop what it holds, what time has it, and do workers listen behind it?"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError, ResponseError
+
+from matyan_celery.checks.finding import SECONDS, Finding
+from matyan_celery.commands.condition import ask_redis
+from tasks.app import make_app
+from tasks.settings.kinds import mask_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.settings import Settings
+
+_SKEW: Final = 5.0  # seconds that clocks may differ: well below the shortest time in a ledger that is compared
+_KEEPS: Final = "noeviction"
+
+
+def check_redis(settings: Settings) -> Finding:
+    """Ask it for a sign of life."""
+    return next(look_at_redis(settings))
+
+
+def look_at_redis(settings: Settings) -> Iterator[Finding]:
+    """First whether it answers; then, if it does, what else is to be said of it."""
+    url = mask_url(settings.redis_url)
+    app = make_app(settings)
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "socket_timeout": SECONDS,
+        "socket_connect_timeout": SECONDS,
+    }
+    try:
+        with app.connection_for_write() as connection:
+            client: Any = connection.default_channel.client
+            client.ping()
+            yield Finding("redis", True, f"Redis at {url} answers")
+            yield from _look_at_policy(client)
+            yield from _look_at_clock(client)
+    except (OperationalError, RedisError, OSError) as error:
+        yield Finding("redis", False, f"Redis at {url} does not answer ({mask_url(str(error))})", "look at REDIS_URL")
+    finally:
+        app.close()
+
+
+def _look_at_policy(client: Any) -> Iterator[Finding]:
+    try:
+        policy = client.info("memory").get("maxmemory_policy", _KEEPS)
+    except ResponseError:
+        return  # its access list does not let us ask
+    if policy != _KEEPS:
+        sentence = f"Redis drops keys when its memory is full (maxmemory-policy {policy})"
+        yield Finding("redis", False, sentence, f"set it to {_KEEPS}, or batches vanish and are sent again for ever")
+
+
+def _look_at_clock(client: Any) -> Iterator[Finding]:
+    before = time.time()
+    try:
+        seconds, microseconds = client.time()
+    except ResponseError:
+        return
+    skew = (before + time.time()) / 2 - (seconds + microseconds / 1e6)
+    if abs(skew) > _SKEW:
+        sentence = f"this machine's clock and that of Redis' differ by {abs(skew):.1f} s"
+        yield Finding("clock", False, sentence, "set them by one time server: ledgers and locks compare times")
+    else:
+        yield Finding("clock", True, f"this machine's clock and that of Redis' differ by {abs(skew):.1f} s")
+
+
+def check_workers(settings: Settings) -> Finding:
+    """See whether every queue has a worker."""
+    found = ask_redis(settings)
+    if isinstance(found, str):
+        return Finding("workers", False, f"workers are not known ({mask_url(found)})", "look at Redis first")
+    read = set[str]().union(*found.workers.values())
+    unread = sorted(set(found.queues) - read)
+    if not found.workers:
+        return Finding("workers", False, "no worker answers", "start some: celery -A tasks worker")
+    if unread:
+        remedy = "start one that does; INGEST_QUEUES and CONTROL_QUEUES must be the same everywhere"
+        return Finding("workers", False, f"no worker reads {', '.join(unread)}", remedy)
+    return Finding("workers", True, f"{len(found.workers)} workers read all {len(found.queues)} queues")

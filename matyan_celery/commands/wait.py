@@ -1,0 +1,88 @@
+"""``matyan-celery wait``: until the dependencies are there; for init containers and scripts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from matyan_celery.checks.blobs import check_blobs
+from matyan_celery.checks.kafka import check_kafka, check_topics
+from matyan_celery.checks.redis import check_redis
+from matyan_celery.checks.store import check_store
+from matyan_celery.commands.printing import printable
+from tasks.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matyan_celery.checks.finding import Finding
+    from tasks.settings import Settings
+
+_SUBJECTS: Final[dict[str, Callable[[Settings], Finding]]] = {
+    "store": check_store,
+    "kafka": check_kafka,
+    "topics": check_topics,
+    "redis": check_redis,
+    "s3": check_blobs,
+}
+_PAUSE: Final = 1.0  # seconds between two looks
+_SAY_EVERY: Final = 10.0  # seconds between two lines about what is waited for
+
+
+def _split(ctx: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    del ctx, parameter
+    subjects = [part.strip().lower() for part in value.split(",") if part.strip()]
+    unknown = sorted(set(subjects) - _SUBJECTS.keys())
+    if unknown or not subjects:
+        msg = f"{', '.join(unknown) or 'nothing'} cannot be waited for: choose from {', '.join(_SUBJECTS)}"
+        raise click.BadParameter(msg)
+    return list(dict.fromkeys(subjects))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  matyan-celery wait --for store,kafka,redis,s3 --timeout 60
+  matyan-celery wait --for topics && matyan-celery bridge"""
+)
+@click.option(
+    "--for",
+    "subjects",
+    callback=_split,
+    default="store,kafka,redis",
+    show_default=True,
+    metavar="LIST",
+    help="Any of store, kafka, topics, redis, s3 (the bucket), separated by commas.",
+)
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds.")
+def wait(subjects: list[str], timeout: float) -> None:
+    """Wait until dependencies are there.
+
+    Exit code 0 when all of them answer; 1 when the time is over, with a sentence for each that does not.
+    """
+    settings = load_settings()
+    deadline = time.monotonic() + timeout
+    said = -_SAY_EVERY
+    with ThreadPoolExecutor(len(subjects)) as pool:
+        while True:
+            findings = list(pool.map(lambda subject: _SUBJECTS[subject](settings), subjects))
+            for finding in findings:
+                if finding.well:
+                    click.echo(printable(str(finding)))
+            subjects = [subject for subject, finding in zip(subjects, findings, strict=True) if not finding.well]
+            missing = [finding for finding in findings if not finding.well]
+            now = time.monotonic()
+            if not missing or now >= deadline:
+                break
+            if now - said >= _SAY_EVERY:
+                said = now
+                for finding in missing:
+                    click.echo(printable(f"waiting: {finding.sentence}"), err=True)
+            time.sleep(min(_PAUSE, deadline - now))
+    for finding in missing:
+        click.echo(printable(f"not there after {timeout:g} s: {finding}"), err=True)
+    sys.exit(1 if missing else 0)

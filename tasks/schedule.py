@@ -1,0 +1,51 @@
+"""When beat sends which job: made from the ``CRON_*`` settings. Times are UTC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.schedules import crontab
+
+from tasks.cron import Cron, parse_cron
+from tasks.job_list import JOBS
+from tasks.queues import JOBS_QUEUE
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+_LONGEST: Final = 3_600.0  # seconds that a job may wait for a worker
+
+
+def make_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Celery's ``beat_schedule``: an entry for each job whose cron line is not empty.
+
+    A job that no worker took before its next turn is not run twice then: it expires. It is told how far apart its turns
+    are, so that what a second beat sends at the same time is passed over.
+    """
+    schedule = {}
+    for job in JOBS.values():
+        cron = parse_cron(job.cron(settings))
+        if cron is not None:
+            schedule[job.name] = {
+                "task": job.task,
+                "schedule": _as_celery(cron),
+                "kwargs": {"gap": cron.gap},
+                "options": {"queue": JOBS_QUEUE, "expires": min(_LONGEST, cron.gap * 0.9)},
+            }
+    return schedule
+
+
+def schedule_file(settings: Settings) -> str:
+    """Where beat remembers what it sent last, unless its option ``--schedule`` says otherwise."""
+    return settings.beat_schedule_file or str(Path(settings.heartbeat_folder) / "beat-schedule")
+
+
+def _as_celery(cron: Cron) -> crontab:
+    return crontab(
+        minute=sorted(cron.minutes),
+        hour=sorted(cron.hours),
+        day_of_month=sorted(cron.days),
+        month_of_year=sorted(cron.months),
+        day_of_week=sorted(cron.weekdays),
+    )

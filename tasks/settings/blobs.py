@@ -1,0 +1,56 @@
+"""Settings of the blob store and of the cleanups in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from tasks.settings.kinds import Secret, Section
+
+DEVELOPMENT_BLOB_URI_SECRET: Final = "Juw5-cLlemQI2jAWvceOUB3_CrVfBmI99YIzkpGUXR4="  # noqa: S105 - the stock default
+DEVELOPMENT_S3_KEY: Final = "rustfsadmin"
+DEVELOPMENT_S3_ENDPOINT: Final = "http://localhost:9000"
+
+
+class BlobSettings(Section):
+    """Names of the stock workers, and how cleanups go about it."""
+
+    blob_backend_type: Literal["s3", "gcs", "azure"] = "s3"
+    """Where blobs are: S3 (any compatible server), Google's or Microsoft's store."""
+    s3_endpoint: str = DEVELOPMENT_S3_ENDPOINT
+    """Empty: Amazon's own."""
+    s3_access_key: Annotated[str, Secret.HIDDEN] = DEVELOPMENT_S3_KEY
+    """Who we are in S3."""
+    s3_secret_key: Annotated[str, Secret.HIDDEN] = DEVELOPMENT_S3_KEY
+    """Proves it."""
+    s3_bucket: Annotated[str, Field(min_length=1)] = "matyan-artifacts"
+    """The bucket of all blobs."""
+    s3_region: str = "us-east-1"
+    """The bucket's region."""
+    s3_delete_versions: bool = False
+    """Delete every version and delete marker too, in a bucket with versioning."""
+    gcs_bucket: str = "matyan-artifacts"
+    """The bucket of all blobs (gcs), with application default credentials."""
+    azure_conn_str: Annotated[str, Secret.HIDDEN] = ""
+    """Connection string (azure)."""
+    azure_account_url: str = ""
+    """Account URL (azure), used with the default credential where there is no connection string."""
+    azure_container: str = "matyan-artifacts"
+    """The container of all blobs (azure)."""
+    blob_uri_secret: Annotated[str, Secret.HIDDEN] = DEVELOPMENT_BLOB_URI_SECRET
+    """The backend's key for blob URIs. Not used here; production refuses the development default, as the stock
+    workers do."""
+
+    cleanup_tries: Annotated[int, Field(ge=1)] = 20
+    """Tries of a cleanup before it is failed and waits for a person; twenty last some ten minutes."""
+    cleanup_backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """Wait before the second try of a cleanup; doubles with each, with jitter, up to a minute."""
+    cleanup_requests: Annotated[int, Field(ge=1, le=64)] = 4
+    """Delete requests of one cleanup that are in flight together."""
+    cleanup_slice_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """A cleanup that takes longer gives its worker up, and goes on as another task."""
+    cleanup_foreign_keys: bool = False
+    """Delete blob_keys of an event that are outside its run's prefix; otherwise such a cleanup is held."""
+    cleanup_stall_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """A cleanup that was due, or has not moved, for so long is sent again by beat."""

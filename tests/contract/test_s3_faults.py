@@ -1,0 +1,162 @@
+"""What S3 answers when it has trouble, over real HTTP: throttling, errors of single keys, silence."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from storage import s3
+from storage.blobs import Blob
+from storage.errors import BlobsAway, BlobsRefused
+from storage.s3 import S3Blobs
+from storage.sweep import End, Sweep, Tally
+
+Answer = tuple[int, str]
+
+
+class Trouble:
+    """A server that gives these answers, one a request, the last one again and again."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.silent = threading.Event()
+        trouble = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                trouble.requests.append((self.path, dict(self.headers.items()), body))
+                if not trouble.answers:
+                    trouble.silent.wait(30)
+                    return
+                status, text = trouble.answers.pop(0) if len(trouble.answers) > 1 else trouble.answers[0]
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - the names that http.server looks for
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def blobs(self) -> S3Blobs:
+        port = self.server.server_address[1]
+        return S3Blobs("bucket", endpoint=f"http://127.0.0.1:{port}", key="k", secret="s", region="us-east-1")
+
+    def close(self) -> None:
+        self.silent.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def trouble() -> Iterator[Trouble]:
+    server = Trouble()
+    yield server
+    server.close()
+
+
+def error(code: str) -> str:
+    return f"<Error><Code>{code}</Code><Message>as you asked</Message></Error>"
+
+
+def listing(*keys: str) -> str:
+    items = "".join(f"<Contents><Key>{key}</Key><Size>4</Size></Contents>" for key in keys)
+    return f"<ListBucketResult><IsTruncated>false</IsTruncated>{items}</ListBucketResult>"
+
+
+def deleted(**codes: str) -> str:
+    errors = "".join(
+        f"<Error><Key>r/{key}</Key><Code>{code}</Code><Message>no</Message></Error>" for key, code in codes.items()
+    )
+    return f"<DeleteResult>{errors}</DeleteResult>"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (503, "SlowDown"),
+        (429, "TooManyRequests"),
+        (503, "ServiceUnavailable"),
+        (500, "InternalError"),
+        (400, "RequestTimeout"),
+        (503, "Whatever"),
+    ],
+)
+def test_what_asks_for_patience_passes(trouble: Trouble, status: int, code: str) -> None:
+    trouble.answers = [(status, error(code))]
+    blobs = trouble.blobs()
+    asks: tuple[Callable[[], object], ...] = (
+        lambda: blobs.page("r/"),
+        blobs.names,
+        lambda: blobs.delete([Blob("r/a")]),
+    )
+    for ask in asks:
+        with pytest.raises(BlobsAway, match=code):
+            ask()
+    assert len(trouble.requests) == 3, "each was made once: who asks decides what is tried again"
+    blobs.close()
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (404, "NoSuchBucket"), (501, "NotImplemented")])
+def test_what_says_no_is_refused(trouble: Trouble, status: int, code: str) -> None:
+    trouble.answers = [(status, error(code))]
+    blobs = trouble.blobs()
+    with pytest.raises(BlobsRefused, match=code):
+        blobs.page("r/")
+    with pytest.raises(BlobsRefused, match=code):
+        blobs.delete([Blob("r/a")])
+    blobs.close()
+
+
+def test_errors_of_single_keys_are_read(trouble: Trouble) -> None:
+    trouble.answers = [(200, deleted(a="AccessDenied", b="SlowDown", c="NoSuchKey"))]
+    blobs = trouble.blobs()
+    refusals = blobs.delete([Blob(f"r/{key}", 4) for key in "abcd"])
+    assert [(refusal.blob, refusal.code, refusal.passing) for refusal in refusals] == [
+        (Blob("r/a", 4), "AccessDenied", False),
+        (Blob("r/b", 4), "SlowDown", True),
+    ]
+    assert "Content-Md5" in {name.title() for name in trouble.requests[0][1]}, "older servers ask for it"
+    blobs.close()
+
+
+def test_silence_has_an_end(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "READ_SECONDS", 0.3)
+    blobs = trouble.blobs()
+    with pytest.raises(BlobsAway, match="ReadTimeout"):
+        blobs.page("r/")
+    blobs.close()
+
+
+def test_a_sweep_comes_through_throttling(trouble: Trouble) -> None:
+    """Twice at a listing, once for a whole page, once for one key; the key that stays is sent again alone."""
+    trouble.answers = [
+        (503, error("SlowDown")),
+        (429, error("TooManyRequests")),
+        (200, listing("r/a", "r/b")),
+        (503, error("SlowDown")),
+        (200, deleted(b="SlowDown")),
+        (200, deleted()),
+        (200, listing()),
+    ]
+    blobs = trouble.blobs()
+    tally = Tally()
+    with Sweep(blobs, requests=1, check=lambda: None, note=lambda _: None, tally=tally) as sweep:
+        assert sweep.delete_prefix("r/", deadline=float("inf")) is End.GONE
+    assert (tally.objects, tally.bytes, tally.refused) == (2, 8, 0)
+    assert len(trouble.requests) == 7
+    again = trouble.requests[5][2]
+    assert b"r/b" in again
+    assert b"r/a" not in again
+    blobs.close()
