@@ -21,15 +21,17 @@ from tests.deploy.tools import ROOT
 
 DATA: Final = Path("/mnt")  # where the container sees the folder that it is given
 _ENTER: Final = (
-    "mount --make-rprivate / && mount --bind {folder} /mnt && mount -o remount,bind,ro / "
-    "&& mount -t tmpfs tmpfs /tmp && cd / && exec {program}"
+    "mount --make-rprivate / && mount --bind {folder} /mnt && mount --bind {root} /srv && mount -o remount,bind,ro / "
+    # A checkout below /tmp would be hidden by the container's own.
+    "&& mount -t tmpfs tmpfs /tmp && {{ test -d {root} || {{ mkdir -p {root} && mount --bind /srv {root}; }}; }} "
+    "&& cd / && exec {program}"
 )
 
 
 @functools.cache
 def find_obstacle() -> str | None:
     """Why no command can be run so here; None if it can."""
-    script = _ENTER.format(folder="/tmp", program="sh -c 'test $$ = 1 && ! touch /left && touch /tmp/x'")
+    script = _ENTER.format(folder="/tmp", root=ROOT, program="sh -c 'test $$ = 1 && ! touch /left && touch /tmp/x'")
     try:
         done = subprocess.run([*_UNSHARE, "sh", "-c", script], capture_output=True, text=True, timeout=30, check=False)
     except OSError as error:
@@ -49,7 +51,7 @@ class Container(Process):
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        script = _ENTER.format(folder=folder, program='"$@"')
+        script = _ENTER.format(folder=folder, root=ROOT, program='"$@"')
         super().__init__(
             name,
             [*_UNSHARE, "sh", "-c", script, "sh", *command],
