@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from matyan_celery.checks.finding import Finding
 from storage.errors import BlobsAway, BlobsRefused, EngineMissing
+from storage.masking import mask_url
 from tasks.blob_stores import make_blobs
-from tasks.settings.kinds import mask_url
 
 if TYPE_CHECKING:
     from tasks.settings import Settings

@@ -10,8 +10,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from matyan_celery.checks.finding import SECONDS, Finding
 from matyan_celery.commands.condition import ask_redis
+from storage.masking import mask_url
 from tasks.app import make_app
-from tasks.settings.kinds import mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

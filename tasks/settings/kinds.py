@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from storage.masking import HIDDEN, mask_url
 from tasks.cron import parse_cron
 
 _STORE_SCHEMES: Final = ("sqlite:///", "fdb:///")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "sentinel://", "redis+socket://")
-HIDDEN: Final = "***"
 
 
 class Secret(Enum):
@@ -55,6 +55,12 @@ def _check_redis(url: str) -> str:
     if not url.startswith(_REDIS_SCHEMES):
         msg = f"use a URL that starts with one of {', '.join(_REDIS_SCHEMES)}"
         raise ValueError(msg)
+    for part in url.split(";"):  # several sentinels
+        try:
+            _ = urlsplit(part).port
+        except ValueError as error:
+            msg = "what stands where the port should is no number; write / ? # @ : in a password as %2F %3F %23 %40 %3A"
+            raise ValueError(msg) from error
     return url
 
 
@@ -66,20 +72,6 @@ def _check_cron(line: str) -> str:
 CronLine = Annotated[str, AfterValidator(_check_cron)]
 StoreURL = Annotated[str, AfterValidator(_check_store)]
 RedisURL = Annotated[str, AfterValidator(_check_redis)]
-
-# A password may hold anything but what ends its part of the URL: the last @ before the next URL ends it.
-_USER_INFO: Final = re.compile(r"(://)(?!/)(?:([^:@/;,\s]*):)?[^;,\s]*@")
-_PARAMETER: Final = re.compile(r"([?&;][^=&;\s]*(?:password|secret|token|sig|key)=)[^&;\s]*", re.IGNORECASE)
-
-
-def mask_url(text: str) -> str:
-    """``text`` without the passwords in the URLs that it holds."""
-
-    def hide(found: re.Match[str]) -> str:
-        user = found.group(2)
-        return f"{found.group(1)}{'' if user is None else user + ':'}{HIDDEN}@"
-
-    return _PARAMETER.sub(rf"\1{HIDDEN}", _USER_INFO.sub(hide, text))
 
 
 def show(value: Any, secret: Secret | None) -> Any:

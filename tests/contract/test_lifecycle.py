@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from storage.engine import open_engine
+from storage.engine import Tries, open_engine
 from storage.errors import BadStoreURL, EngineMissing, Refused
 from storage.foundationdb import FoundationEngine
-from tests.contract.actors import start
-from tests.engines import open_kind
+from tests.contract.actors import count_up, start
+from tests.engines import client_of, open_kind
 from tests.fdb_double import load_double
 
 if TYPE_CHECKING:
@@ -43,6 +43,16 @@ def test_closing_twice_is_fine_and_a_closed_engine_says_so(kind: str, tmp_path: 
         engine.transact(lambda transaction: transaction.set(b"a", b""))
     with pytest.raises(RuntimeError, match="is closed"):
         engine.read(lambda transaction: transaction.get(b"a").wait())
+
+
+@pytest.mark.parametrize("kind", ["double", "binding", "cluster"])
+def test_the_client_takes_how_it_is_to_try_again(kind: str, engine: Engine, space: Space) -> None:
+    tries = Tries(most=5, longest_pause=0.25)
+    path = engine.url.removeprefix("fdb://")
+    other = FoundationEngine(engine.url, path, client=client_of(kind), tries=tries)
+    count_up(other, space.key("n"), 3)
+    assert engine.read(lambda transaction: transaction.get(space.key("n")).wait()) == b"3"
+    other.close()
 
 
 def test_an_engine_knows_its_url(kind: str, engine: Engine) -> None:

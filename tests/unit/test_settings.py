@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from matyan_celery.__main__ import cli
+from storage.masking import mask_url
 from tasks.settings import Settings, WrongSettingError, load_settings, setting_names
 from tasks.settings.blobs import DEVELOPMENT_BLOB_URI_SECRET
-from tasks.settings.kinds import mask_url
 
 GOOD_PRODUCTION = {
     "MATYAN_ENVIRONMENT": "production",
@@ -103,6 +103,17 @@ class TestSecrets:
     def test_what_is_no_secret_comes_from_no_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         give(monkeypatch, S3_BUCKET_FILE="/nowhere/bucket")
         assert load_settings().s3_bucket == "matyan-artifacts"
+
+    def test_a_password_that_is_not_escaped_is_told_and_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Such a URL reads as host, port and path; whoever connects would say a part of the password."""
+        give(monkeypatch, REDIS_URL="redis://:hun/ter2@redis:6379/0")
+        with pytest.raises(
+            WrongSettingError, match=r"REDIS_URL='redis://:\*\*\*@redis:6379/0': .* is no number"
+        ) as caught:
+            load_settings()
+        assert "hun" not in "".join(traceback.format_exception(caught.value))
+        give(monkeypatch, REDIS_URL="redis://:hun%2Fter2@redis:6379/0")
+        assert load_settings().redis_url == "redis://:hun%2Fter2@redis:6379/0"
 
     def test_are_not_in_the_repr(self, monkeypatch: pytest.MonkeyPatch) -> None:
         give(
