@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from storage.apply import Bug, KillsWorkers
 from storage.cleanup import CleanupState
-from storage.errors import UnknownType
+from storage.errors import Bug, KillsWorkers, UnknownType
 from storage.meaning import CONTROL, INGEST
 from storage.result import State
 from tasks.metrics import (
