@@ -12,10 +12,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from storage.apply import Bug, TooLargeAlone
 from storage.choices import CleanupChoice, LetterChoice, read_cleanups, read_letters
 from storage.cleanups import CleanupState
-from storage.errors import Poison, StorageError, TransactionTooLarge
+from storage.errors import Bug, Poison, StorageError, TooLargeAlone, TransactionTooLarge
 from storage.ledger import raise_epoch
 from tasks.cleanup import send_cleanup
 from tasks.follow_ups import send_asked

@@ -242,7 +242,7 @@ class TestRefusals:
             (("flower.enabled=true",), "flower.basicAuth or flower.existingSecret is required"),
             (("keda.enabled=true", "hpa.enabled=true"), "choose one"),
             (("keda.enabled=true",), "keda.worker.prometheusAddress is required"),
-            (("settings.DRAIN_SECONDS=55",), "bridge.terminationGracePeriodSeconds must be above DRAIN_SECONDS"),
+            (("settings.DRAIN_SECONDS=45",), "bridge.terminationGracePeriodSeconds must be above DRAIN_SECONDS"),
             (("settings.TASK_TIME_LIMIT_SECONDS=60",), "worker.terminationGracePeriodSeconds must be above"),
             (("settings.CLEANUP_SLICE_SECONDS=40",), "cleaner.terminationGracePeriodSeconds must be above"),
             (("metrics.port=0", "metrics.serviceMonitor.enabled=true"), "serviceMonitor needs metrics.port"),
@@ -278,7 +278,7 @@ class TestRefusals:
         pods = list_pods(read_objects(render(LEAST)))
         defaults = load_settings(None)
         grace = {role: pod["terminationGracePeriodSeconds"] for role, pod in pods.items()}
-        assert grace["bridge"] >= defaults.drain_seconds + 10
+        assert grace["bridge"] >= defaults.drain_seconds + 20
         assert grace["worker"] >= defaults.task_time_limit_seconds + 10
         assert grace["cleaner"] >= cleanup_limit(defaults) + 10
 
