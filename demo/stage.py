@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 from demo.servers.fault_proxy import FaultProxy
 from demo.servers.kafka import MockKafka, choose_kafka
 from demo.servers.process import DidNotStart
-from demo.servers.product import BridgeProcess, FlowerProcess, WorkerProcess, clear_settings
+from demo.servers.product import BeatProcess, BridgeProcess, FlowerProcess, WorkerProcess, clear_settings
 from demo.servers.redis import RedisServer
 from demo.servers.s3 import MotoServer
 from demo.terminal import say
-from tasks.queues import CLEANUP_QUEUE, JOBS_QUEUE, control_queues, ingest_queues
+from tasks.celeryconfig import find_queues
+from tasks.queues import CLEANUP_QUEUE
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,11 +28,7 @@ GROUP: Final = "ingestion-workers"
 CONTROL_TOPIC: Final = "control-events"
 PARTITIONS: Final = 6
 CONTROL_PARTITIONS: Final = 1
-_DEFAULTS: Final = Settings.model_fields
-_LANES: Final = [
-    *ingest_queues(_DEFAULTS["ingest_queues"].default),
-    *control_queues(_DEFAULTS["control_queues"].default),
-]
+_BUT_CLEANUP: Final = [queue for queue in find_queues(Settings.model_construct()) if queue != CLEANUP_QUEUE]
 
 
 class Stage:
@@ -75,12 +72,15 @@ class Stage:
             "CLEANUP_BACKOFF_SECONDS": "0.2",
         }
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
-        say("starting the bridge, two Celery workers, and one for cleanups, on a SQLite store")
+        say("starting the bridge, two Celery workers, one for cleanups, and beat, on a SQLite store")
         self.bridge = BridgeProcess(folder, self.settings)
-        self.workers = [WorkerProcess(folder, self.settings, name=f"worker-{name}", queues=_LANES) for name in "ab"]
-        cleaner = WorkerProcess(folder, self.settings, name="cleaner", queues=[CLEANUP_QUEUE, JOBS_QUEUE])
+        self.workers = [
+            WorkerProcess(folder, self.settings, name=f"worker-{name}", queues=_BUT_CLEANUP) for name in "ab"
+        ]
+        cleaner = WorkerProcess(folder, self.settings, name="cleaner", queues=[CLEANUP_QUEUE])
+        beat = BeatProcess(folder, self.settings)
         self.flower = FlowerProcess(folder, self.settings) if flower else None
-        self.start(self.bridge, *self.workers, cleaner, *([self.flower] if self.flower else []))
+        self.start(self.bridge, *self.workers, cleaner, beat, *([self.flower] if self.flower else []))
 
     def environment(self) -> dict[str, str]:
         """The environment of a command of ours that is to be configured by the folder's ``.env`` alone."""

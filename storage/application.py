@@ -24,18 +24,20 @@ from storage.overlay import Draft, View
 from storage.sequences import Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections import abc
+    from collections.abc import Callable
 
     from storage.batch import Record
     from storage.directories import Directories
     from storage.engine import Transaction
     from storage.envelope import Envelope
     from storage.outbox import Outbox
+    from storage.sequences import Sequence
 
 __all__ = ["Application", "Applier", "Outcome", "draw_uuid"]
 
 
-_SEQUENCE_TYPES: Final[dict[str, Callable[[Sequences, Envelope], None]]] = {
+_SEQUENCE_TYPES: Final[dict[str, Callable[[Sequences, Envelope, Sequence | None], None]]] = {
     "log_metric": Sequences.log_metric,
     "log_custom_object": Sequences.log_custom_object,
     "log_terminal_line": Sequences.log_terminal_line,
@@ -88,7 +90,7 @@ class Applier:
         """The envelope of a record; see `storage.envelope.decode`."""
         return decode(record)
 
-    def begin(self, transaction: Transaction, items: Sequence[Envelope | Poison]) -> Application:
+    def begin(self, transaction: Transaction, items: abc.Sequence[Envelope | Poison]) -> Application:
         """Start the reads that some records need. Waits for nothing; `Application.finish` does the rest.
 
         Args:
@@ -152,23 +154,22 @@ class _OpenRun:
 class Application:
     """Some records within one transaction; made by `Applier.begin`."""
 
-    def __init__(self, applier: Applier, transaction: Transaction, items: Sequence[Envelope | Poison]) -> None:
+    def __init__(self, applier: Applier, transaction: Transaction, items: abc.Sequence[Envelope | Poison]) -> None:
         self._applier = applier
         self._items = items
         self._view = View(transaction)
         self._runs: dict[str, _OpenRun] = {}
-        for item in items:
-            if not isinstance(item, Poison):
-                self._start(item)
+        self._found = [None if isinstance(item, Poison) else self._start(item) for item in items]
 
-    def _start(self, envelope: Envelope) -> None:
+    def _start(self, envelope: Envelope) -> Sequence | None:
+        """Start the reads of one record; the sequence that it belongs to, if it does."""
         run = self._runs.get(envelope.run_id)
         if run is None:
             run = self._runs[envelope.run_id] = _OpenRun(self._view, self._applier.directories, envelope.run_id)
         if envelope.type in _SEQUENCE_TYPES:
-            run.sequences.start(envelope)
-        else:
-            run.start(envelope.type)
+            return run.sequences.start(envelope)
+        run.start(envelope.type)
+        return None
 
     def finish(self) -> list[Outcome]:
         """Apply the records in order; one outcome each.
@@ -177,12 +178,12 @@ class Application:
             Exception: a handler has a bug; the transaction must not be committed.
         """
         outcomes = []
-        for item in self._items:
+        for item, found in zip(self._items, self._found, strict=True):
             if isinstance(item, Poison):
                 outcomes.append(Outcome("dead", item))
                 continue
             try:
-                outcomes.append(self._apply(self._runs[item.run_id], item))
+                outcomes.append(self._apply(self._runs[item.run_id], item, found))
             except Poison as error:
                 outcomes.append(Outcome("dead", error))
         for run in self._runs.values():
@@ -190,7 +191,7 @@ class Application:
         self._view.flush()
         return outcomes
 
-    def _apply(self, run: _OpenRun, envelope: Envelope) -> Outcome:
+    def _apply(self, run: _OpenRun, envelope: Envelope, found: Sequence | None) -> Outcome:
         kind = envelope.type
         if kind == "delete_run":
             return self._delete(run, envelope)
@@ -198,7 +199,7 @@ class Application:
             return DROPPED
         log = _SEQUENCE_TYPES.get(kind)
         if log is not None:
-            log(run.sequences, envelope)
+            log(run.sequences, envelope, found)
             return APPLIED
         draft = Draft(self._view)
         within = Run(run.keys, draft, envelope.timestamp)

@@ -19,7 +19,7 @@ StorageError
 │   └── BlobsRefused            it said no: a bucket that is not there, access denied
 └── Fatal                   a person has to decide: stop and say what to do
     ├── BadStoreURL             the store's URL names nothing that can be opened
-    ├── EngineMissing           the client library of that engine is not installed
+    ├── EngineMissing           the client library of that engine or blob store is not installed
     └── Refused                 what the store holds contradicts what we were asked to do
 """
 
@@ -113,7 +113,7 @@ class BadStoreURL(Fatal):
 
 
 class EngineMissing(Fatal):
-    """The client library of that engine is not installed."""
+    """The client library of that engine or blob store is not installed."""
 
 
 class Refused(Fatal):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from storage.limits import check_key, check_pair, check_range, check_span
+from storage.engine import KEY_LIMIT, VALUE_LIMIT
+from storage.limits import SYSTEM_KEYS, check_key, check_pair, check_range, check_span
 
 if TYPE_CHECKING:
     from storage.engine import KeyValue
@@ -96,10 +97,11 @@ class Reading:
 class Writing(Reading):
     """A transaction that also writes."""
 
-    __slots__ = ("_unfinished",)
+    __slots__ = ("_client_set", "_unfinished")
 
     def __init__(self, transaction: Any, want_all: int) -> None:
         super().__init__(transaction, want_all)
+        self._client_set = transaction.set
         self._unfinished: list[_Pairs] = []
 
     def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> _Pairs:
@@ -110,8 +112,18 @@ class Writing(Reading):
 
     def set(self, key: bytes, value: bytes) -> None:
         """Write one key."""
-        check_pair(key, value)
-        self._settle().set(key, value)
+        # The hot path: what `check_pair` and `_settle` look at, without two calls a key.
+        if (
+            type(key) is not bytes
+            or type(value) is not bytes
+            or len(key) > KEY_LIMIT
+            or len(value) > VALUE_LIMIT
+            or key >= SYSTEM_KEYS
+        ):
+            check_pair(key, value)
+        if self._unfinished or self._client_transaction is None:
+            self._settle()
+        self._client_set(key, value)
 
     def clear(self, key: bytes) -> None:
         """Delete one key."""
@@ -122,6 +134,11 @@ class Writing(Reading):
         """Delete what is between two keys."""
         check_span(begin, end)
         self._settle().clear_range(begin, end)
+
+    def end(self) -> None:
+        """Nothing can be asked of the transaction any more."""
+        super().end()
+        self._client_set = None
 
     def _settle(self) -> Any:
         """The client's transaction, once no range that was asked for can see what is written next."""

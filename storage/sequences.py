@@ -7,6 +7,7 @@ by `Sequences.flush`. All lengths of a record are checked before its first write
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.contexts import identify_context
@@ -40,6 +41,12 @@ LOGS: Final = "logs"
 LOG_RECORDS: Final = "__log_records"
 
 _dtypes: dict[str, bytes] = {}
+
+
+@lru_cache(maxsize=10_000)
+def _pack_whole(step: int) -> tuple[bytes, bytes]:
+    """A whole step as part of a key and as a value; runs that log side by side share many."""
+    return pack_step(step), pack_value(step)
 
 
 def _pack_dtype(dtype: Any) -> bytes:
@@ -122,10 +129,9 @@ class Sequence:
         Raises:
             InvalidRecord, KeyTooLarge, ValueTooLarge: and nothing is written.
         """
-        step_key = pack_step(step)
+        step_key, step_value = _pack_whole(step) if type(step) is int else (pack_step(step), pack_value(step))
         if len(self._epoch) + len(step_key) > KEY_LIMIT:
             self._check_keys(step_key, with_epoch=epoch is not None)
-        step_value = pack_value(step)
         epoch_value = pack_value(epoch) if epoch is not None else None
         packed_dtype = _pack_dtype(dtype)
         if not self._known_context:
@@ -199,40 +205,48 @@ class Sequences:
             self._found[key] = sequence
         return sequence
 
-    def start(self, envelope: Envelope) -> None:
-        """Start the reads that a record of a sequence needs. What is wrong with it is found when it is applied."""
+    def start(self, envelope: Envelope) -> Sequence | None:
+        """Start the reads that a record of a sequence needs. What is wrong with it is found when it is applied.
+
+        Returns:
+            The sequence, for the methods below; None where there can be none.
+        """
         payload = envelope.payload
         try:
             if envelope.type == "log_terminal_line":
-                self.find(LOGS, None)
-            elif envelope.type == "log_record":
-                self.find(LOG_RECORDS, None).start_greatest()
-            else:
-                sequence = self.find(payload["name"], payload.get("context"))
-                if payload.get("step") is None:
-                    sequence.start_greatest()
+                return self.find(LOGS, None)
+            if envelope.type == "log_record":
+                sequence = self.find(LOG_RECORDS, None)
+                sequence.start_greatest()
+                return sequence
+            sequence = self.find(payload["name"], payload.get("context"))
+            if payload.get("step") is None:
+                sequence.start_greatest()
         except (KeyError, Poison):
-            return
+            return None
+        return sequence
 
     def flush(self) -> None:
         """Write what records share, once."""
         for sequence in self._found.values():
             sequence.flush()
 
-    def log_metric(self, envelope: Envelope) -> None:
+    # Each takes the sequence that `start` found for the record, or looks again, and says what is wrong.
+
+    def log_metric(self, envelope: Envelope, found: Sequence | None) -> None:
         """CONTRACT 6.2."""
         payload = envelope.payload
         value = require(payload, "value")
         packed = pack_value(value)
-        self._log(envelope, packed, default="float", last=None if value is None else packed)
+        self._log(envelope, found, packed, "float", None if value is None else packed)
 
-    def log_custom_object(self, envelope: Envelope) -> None:
+    def log_custom_object(self, envelope: Envelope, found: Sequence | None) -> None:
         """CONTRACT 6.3."""
-        self._log(envelope, pack_value(require(envelope.payload, "value")), default="custom", last=_ZERO)
+        self._log(envelope, found, pack_value(require(envelope.payload, "value")), "custom", _ZERO)
 
-    def _log(self, envelope: Envelope, packed: bytes, *, default: str, last: bytes | None) -> None:
+    def _log(self, envelope: Envelope, found: Sequence | None, packed: bytes, default: str, last: bytes | None) -> None:
         payload = envelope.payload
-        sequence = self.find(require(payload, "name"), payload.get("context"))
+        sequence = found or self.find(require(payload, "name"), payload.get("context"))
         step = payload.get("step")
         automatic = step is None
         sequence.write(
@@ -245,17 +259,17 @@ class Sequences:
             automatic=automatic,
         )
 
-    def log_terminal_line(self, envelope: Envelope) -> None:
+    def log_terminal_line(self, envelope: Envelope, found: Sequence | None) -> None:
         """CONTRACT 6.10; the line must be text."""
         line, step = require(envelope.payload, "line"), require(envelope.payload, "step")
         if type(line) is not str:
             msg = f"line must be a string, it is {line!r:.100}"
             raise InvalidRecord(msg)
-        self.find(LOGS, None).write(
+        (found or self.find(LOGS, None)).write(
             step, pack_value(line), time=envelope.timestamp, epoch=None, dtype=LOGS, last=_ZERO, automatic=False
         )
 
-    def log_record(self, envelope: Envelope) -> None:
+    def log_record(self, envelope: Envelope, found: Sequence | None) -> None:
         """CONTRACT 6.11."""
         payload = envelope.payload
         value = {
@@ -266,7 +280,7 @@ class Sequences:
             "logger_info": payload.get("logger_info"),
         }
         packed = pack_value(value)
-        sequence = self.find(LOG_RECORDS, None)
+        sequence = found or self.find(LOG_RECORDS, None)
         step = sequence.next_step()
         sequence.write(
             step, packed, time=envelope.timestamp, epoch=None, dtype="log_records", last=_ZERO, automatic=True

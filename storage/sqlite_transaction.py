@@ -9,9 +9,9 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
-from storage.engine import TRANSACTION_LIMIT, KeyValue
+from storage.engine import KEY_LIMIT, TRANSACTION_LIMIT, VALUE_LIMIT, KeyValue
 from storage.errors import TransactionTooLarge
-from storage.limits import check_key, check_pair, check_range, check_span
+from storage.limits import SYSTEM_KEYS, check_key, check_pair, check_range, check_span
 
 if TYPE_CHECKING:
     from typing import Any
@@ -120,7 +120,15 @@ class Writing(Reading):
 
     def set(self, key: bytes, value: bytes) -> None:
         """Keep a write back."""
-        check_pair(key, value)
+        # The hot path: what `check_pair` looks at, without a call a key.
+        if (
+            type(key) is not bytes
+            or type(value) is not bytes
+            or len(key) > KEY_LIMIT
+            or len(value) > VALUE_LIMIT
+            or key >= SYSTEM_KEYS
+        ):
+            check_pair(key, value)
         self._pending[key] = value
 
     def clear(self, key: bytes) -> None:

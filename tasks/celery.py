@@ -15,11 +15,12 @@ from celery.signals import (
     worker_shutdown,
 )
 
+from storage.errors import EngineMissing
 from storage.meaning import CONTROL, INGEST
 from tasks.app import make_app
 from tasks.batches import register_route
 from tasks.beat import BeatWatch
-from tasks.blob_stores import OpenedBlobs
+from tasks.blob_stores import OpenedBlobs, check_library
 from tasks.cascade import register_cascade
 from tasks.cleanup import register_cleanup
 from tasks.follow_ups import FollowUps
@@ -74,6 +75,14 @@ worker_shutdown.connect(watch.end, weak=False)
 @setup_logging.connect(weak=False)
 def _log(**_: Any) -> None:
     configure_logs(settings.log_level, settings.log_format, traced=settings.tracing)
+
+
+@worker_init.connect(weak=False)
+def _look(**_: Any) -> None:
+    try:
+        check_library(settings)
+    except EngineMissing as error:
+        sys.exit(str(error))
 
 
 @worker_process_shutdown.connect(weak=False)

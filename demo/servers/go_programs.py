@@ -13,13 +13,14 @@ from demo.servers.kafka_jars import cache_folder, locked
 from demo.servers.process import DidNotStart
 
 VERSITYGW: Final = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+FAKE_GCS: Final = "github.com/fsouza/fake-gcs-server@v1.56.1"
 _NOTE: Final = "built.txt"  # what was built, and the program's size
 _SECONDS: Final = 900
 
 
-def missing_for_go() -> str | None:
-    """Why nothing can be built here; None if it can, or if the cache has it."""
-    return None if shutil.which("go") or _is_complete(_folder(VERSITYGW), VERSITYGW) else "go not found"
+def missing_for_go(module: str = VERSITYGW) -> str | None:
+    """Why a program cannot be built here; None if it can, or if the cache has it."""
+    return None if shutil.which("go") or _is_complete(_folder(module), module) else "go not found"
 
 
 def build_program(module: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matyan_celery.checks.finding import Finding
-from storage.errors import BlobsAway, BlobsRefused
+from storage.errors import BlobsAway, BlobsRefused, EngineMissing
 from tasks.blob_stores import make_blobs
 from tasks.settings.kinds import mask_url
 
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 def check_blobs(settings: Settings) -> Finding:
     """List one name."""
     kind = settings.blob_backend_type
-    where = f"S3 at {mask_url(settings.s3_endpoint) or 'Amazon'}" if kind == "s3" else f"the {kind} blob store"
+    where = _describe(settings)
     try:
         blobs = make_blobs(settings)
+    except EngineMissing as error:
+        return Finding(kind, False, f"{where} cannot be used (its library is not installed)", str(error))
     except (BlobsAway, BlobsRefused, ValueError) as error:  # boto3's for an endpoint that is no URL
         return Finding(kind, False, f"{where} cannot be used ({error})", f"look at the settings of {kind}")
     try:
@@ -31,3 +33,12 @@ def check_blobs(settings: Settings) -> Finding:
     finally:
         blobs.close()
     return Finding(kind, True, f"{where} answers, and lets us list")
+
+
+def _describe(settings: Settings) -> str:
+    match settings.blob_backend_type:
+        case "gcs":
+            return f"Google's bucket {settings.gcs_bucket!r}"
+        case "azure":
+            return f"Azure's container {settings.azure_container!r}"
+    return f"S3 at {mask_url(settings.s3_endpoint) or 'Amazon'}"

@@ -27,7 +27,8 @@ _SUBJECTS: Final[dict[str, Callable[[Settings], Finding]]] = {
     "kafka": check_kafka,
     "topics": check_topics,
     "redis": check_redis,
-    "s3": check_blobs,
+    "blobs": check_blobs,
+    "s3": check_blobs,  # what it was called when there was no other
 }
 _PAUSE: Final = 1.0  # seconds between two looks
 _SAY_EVERY: Final = 10.0  # seconds between two lines about what is waited for
@@ -46,7 +47,7 @@ def _split(ctx: click.Context, parameter: click.Parameter, value: str) -> list[s
 @click.command(
     epilog="""\b
 Examples:
-  matyan-celery wait --for store,kafka,redis,s3 --timeout 60
+  matyan-celery wait --for store,kafka,redis,blobs --timeout 60
   matyan-celery wait --for topics && matyan-celery bridge"""
 )
 @click.option(
@@ -56,7 +57,7 @@ Examples:
     default="store,kafka,redis",
     show_default=True,
     metavar="LIST",
-    help="Any of store, kafka, topics, redis, s3 (the bucket), separated by commas.",
+    help="Any of store, kafka, topics, redis, blobs (the blob store of the settings; also s3), separated by commas.",
 )
 @click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds.")
 def wait(subjects: list[str], timeout: float) -> None:

@@ -17,7 +17,7 @@ class BlobSettings(Section):
     """Names of the stock workers, and how cleanups go about it."""
 
     blob_backend_type: Literal["s3", "gcs", "azure"] = "s3"
-    """Where blobs are: S3 (any compatible server), Google's or Microsoft's store."""
+    """Where blobs are: S3 (any compatible server), Google's store (needs the extra gcs) or Microsoft's (azure)."""
     s3_endpoint: str = DEVELOPMENT_S3_ENDPOINT
     """Empty: Amazon's own."""
     s3_access_key: Annotated[str, Secret.HIDDEN] = DEVELOPMENT_S3_KEY
@@ -29,9 +29,11 @@ class BlobSettings(Section):
     s3_region: str = "us-east-1"
     """The bucket's region."""
     s3_delete_versions: bool = False
-    """Delete every version and delete marker too, in a bucket with versioning."""
+    """Delete every version and delete marker too, in a bucket with versioning (s3)."""
     gcs_bucket: str = "matyan-artifacts"
     """The bucket of all blobs (gcs), with application default credentials."""
+    gcs_delete_versions: bool = False
+    """Delete every generation too, in a bucket with versioning (gcs)."""
     azure_conn_str: Annotated[str, Secret.HIDDEN] = ""
     """Connection string (azure)."""
     azure_account_url: str = ""
@@ -47,10 +49,25 @@ class BlobSettings(Section):
     cleanup_backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
     """Wait before the second try of a cleanup; doubles with each, with jitter, up to a minute."""
     cleanup_requests: Annotated[int, Field(ge=1, le=64)] = 4
-    """Delete requests of one cleanup that are in flight together."""
+    """Delete requests of one cleanup that are in flight together (gcs: times eight, at most 128, of one object)."""
     cleanup_slice_seconds: Annotated[float, Field(gt=0)] = 20.0
     """A cleanup that takes longer gives its worker up, and goes on as another task."""
     cleanup_foreign_keys: bool = False
     """Delete blob_keys of an event that are outside its run's prefix; otherwise such a cleanup is held."""
     cleanup_stall_seconds: Annotated[float, Field(gt=0)] = 120.0
     """A cleanup that was due, or has not moved, for so long is sent again by beat."""
+
+
+def find_wrong_versions(settings: BlobSettings) -> list[str]:
+    """One sentence for each setting that asks another blob store than the chosen one to delete versions."""
+    kind = settings.blob_backend_type
+    instead = {
+        "s3": "set S3_DELETE_VERSIONS",
+        "gcs": "set GCS_DELETE_VERSIONS",
+        "azure": "versions in Azure are left to the account's lifecycle rules",
+    }[kind]
+    return [
+        f"{name}_DELETE_VERSIONS does nothing with BLOB_BACKEND_TYPE={kind}: take it away; {instead}"
+        for name, versions in (("S3", settings.s3_delete_versions), ("GCS", settings.gcs_delete_versions))
+        if versions and name.lower() != kind
+    ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError, model_validator
 
 from tasks.errors import WrongSettingError
-from tasks.settings.blobs import BlobSettings
+from tasks.settings.blobs import BlobSettings, find_wrong_versions
 from tasks.settings.bridge import BridgeSettings
 from tasks.settings.jobs import JobSettings
 from tasks.settings.kafka import KafkaSettings
@@ -35,6 +35,7 @@ class Settings(OperationSettings, JobSettings, BlobSettings, BridgeSettings, Kaf
         wrong = find_development_defaults(self)
         if bool(self.kafka_sasl_username) != bool(self.kafka_sasl_password):
             wrong.append("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD belong together: set both or none")
+        wrong += find_wrong_versions(self)
         if self.storage_timeout_seconds >= self.task_time_limit_seconds:
             wrong.append("STORAGE_TIMEOUT_SECONDS must be below TASK_TIME_LIMIT_SECONDS")
         if wrong:

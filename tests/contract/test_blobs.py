@@ -1,4 +1,5 @@
-"""Every blob store lists and deletes alike: one in memory, moto's S3, and versitygw's with and without versions."""
+"""Every blob store lists and deletes alike: one in memory, moto's and versitygw's S3, Google's by fake-gcs-server and
+Azure's by Azurite; with and without versions."""
 
 from __future__ import annotations
 
@@ -7,12 +8,22 @@ from uuid import uuid4
 
 import pytest
 
-from demo.servers.go_programs import missing_for_go
+from demo.servers.azurite import AzuriteServer
+from demo.servers.gcs import GcsServer
+from demo.servers.go_programs import FAKE_GCS, missing_for_go
+from demo.servers.npm_programs import missing_for_npm
 from demo.servers.s3 import KEY, SECRET, MotoServer, S3Server, VersityServer
+from matyan_celery.checks.blobs import check_blobs
+from storage.azure import AzureBlobs
 from storage.blobs import Blob, BlobStore
 from storage.errors import BlobsAway, BlobsRefused
+from storage.gcs import GcsBlobs
 from storage.s3 import S3Blobs
+from storage.sweep import End, Sweep, Tally
+from tasks.settings import load_settings
 from tests.memory_blobs import MemoryBlobs
+
+Server = S3Server | GcsServer | AzuriteServer
 
 pytestmark = pytest.mark.timeout(900)  # versitygw may have to be built
 
@@ -32,17 +43,49 @@ def versity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
+    missing = missing_for_go(FAKE_GCS)
+    if missing is not None:
+        pytest.skip(f"no fake-gcs-server: {missing}")
+    with GcsServer(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzuriteServer]:
+    missing = missing_for_npm()
+    if missing is not None:
+        pytest.skip(f"no Azurite: {missing}")
+    with AzuriteServer(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
 def open_s3(server: S3Server, bucket: str, *, versions: bool = False) -> S3Blobs:
     return S3Blobs(
         bucket, endpoint=server.endpoint, key=KEY, secret=SECRET, region="us-east-1", versions=versions, requests=4
     )
 
 
+def open_gcs(endpoint: str, bucket: str, *, versions: bool = False) -> GcsBlobs:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("STORAGE_EMULATOR_HOST", endpoint)
+        return GcsBlobs(bucket, versions=versions, requests=4)
+
+
+def open_blobs(server: Server, bucket: str, *, versions: bool = False) -> BlobStore:
+    if isinstance(server, GcsServer):
+        return open_gcs(server.endpoint, bucket, versions=versions)
+    if isinstance(server, AzuriteServer):
+        return AzureBlobs(bucket, connection=server.connection(), requests=4)
+    return open_s3(server, bucket, versions=versions)
+
+
 class Place:
     """A blob store, and how to write to it."""
 
     def __init__(
-        self, blobs: BlobStore, server: S3Server | None = None, bucket: str = "", *, versions: bool = False
+        self, blobs: BlobStore, server: Server | None = None, bucket: str = "", *, versions: bool = False
     ) -> None:
         self.versions = versions
         self.blobs = blobs
@@ -69,16 +112,19 @@ class Place:
         return found
 
 
-@pytest.fixture(params=["memory", "moto", "moto versions", "versity", "versity versions"])
+PLACES = ["memory", "moto", "moto versions", "versity", "versity versions", "gcs", "gcs versions", "azurite"]
+
+
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     if request.param == "memory":
         yield Place(MemoryBlobs())
         return
     name, _, versions = request.param.partition(" ")
-    server: S3Server = request.getfixturevalue(name)
+    server: Server = request.getfixturevalue(name)
     bucket = f"test-{uuid4().hex[:12]}"
     server.make_bucket(bucket, versions=bool(versions))
-    blobs = open_s3(server, bucket, versions=bool(versions))
+    blobs = open_blobs(server, bucket, versions=bool(versions))
     yield Place(blobs, server, bucket, versions=bool(versions))
     blobs.close()
     blobs.close()
@@ -124,7 +170,7 @@ def test_deletes_keys_that_xml_cannot_carry(place: Place) -> None:
     if isinstance(place.blobs, S3Blobs) and (place.server is None or place.server.name != "moto" or place.versions):
         pytest.skip("this server's own answers cannot carry them")
     place.put("r/a\x01b", "r/plain")
-    assert place.blobs.delete([Blob("r/a\x01b"), Blob("r/plain")]) == []
+    assert place.blobs.delete(place.blobs.find(["r/a\x01b", "r/plain"])) == []
     assert place.keys("r/") == []
 
 
@@ -133,6 +179,16 @@ def test_deletes_exactly_the_named_keys(place: Place) -> None:
     place.put("r/a", body=b"again")
     assert place.blobs.delete(place.blobs.find(["r/a", "elsewhere/c", "r/never"])) == []
     assert (place.keys("r/"), place.keys("elsewhere/")) == (["r/ab", "r/b"], [])
+
+
+def test_a_sweep_leaves_nothing_of_a_run(place: Place) -> None:
+    """More objects than one request of any store here deletes but S3's, and in pages of its own size."""
+    place.put(*(f"r/{number:04}" for number in range(300)), "ra/x")
+    tally = Tally()
+    with Sweep(place.blobs, requests=2, check=lambda: None, note=lambda _: None, tally=tally) as sweep:
+        assert sweep.delete_prefix("r/", deadline=float("inf")) is End.GONE
+    assert (tally.objects, tally.bytes, tally.error) == (300, 1200, "")
+    assert (place.keys("r/"), place.keys("ra/")) == ([], ["ra/x"])
 
 
 def test_names_what_stands_before_the_first_slash(place: Place) -> None:
@@ -146,8 +202,9 @@ def test_names_what_stands_before_the_first_slash(place: Place) -> None:
     assert sorted(found) == ["a", "a-b", "b", "c.d"]
 
 
-def test_an_empty_prefix_is_never_listed(moto: S3Server) -> None:
-    blobs = open_s3(moto, "whatever")
+@pytest.mark.parametrize("server", ["moto", "gcs", "azurite"])
+def test_an_empty_prefix_is_never_listed(server: str, request: pytest.FixtureRequest) -> None:
+    blobs = open_blobs(request.getfixturevalue(server), "whatever")
     with pytest.raises(ValueError, match="every run's"):
         blobs.page("")
     blobs.close()
@@ -188,6 +245,67 @@ def test_a_bucket_that_is_not_there_is_said(server: str, request: pytest.Fixture
     blobs.close()
 
 
+def test_a_bucket_of_google_that_is_not_there_is_said(gcs: GcsServer) -> None:
+    blobs = open_gcs(gcs.endpoint, "no-such-bucket")
+    for ask in (lambda: blobs.page("r/"), lambda: blobs.delete([Blob("r/a")]), blobs.names):
+        with pytest.raises(BlobsRefused, match=r"404.*: there is no bucket 'no-such-bucket'.*GCS_BUCKET"):
+            ask()
+    blobs.close()
+
+
+def test_a_container_that_is_not_there_is_said(azurite: AzuriteServer) -> None:
+    blobs = AzureBlobs("no-such-container", connection=azurite.connection())
+    for ask in (lambda: blobs.page("r/"), lambda: blobs.delete([Blob("r/a")]), blobs.names):
+        with pytest.raises(BlobsRefused, match=r"ContainerNotFound: .*'no-such-container'.*AZURE_CONTAINER"):
+            ask()
+    blobs.close()
+
+
+def test_all_generations_go(gcs: GcsServer) -> None:
+    bucket = f"test-{uuid4().hex[:12]}"
+    gcs.make_bucket(bucket, versions=True)
+    for number in range(3):
+        gcs.put(["r/a", "r/b", "ra/x"], str(number).encode(), bucket)
+    gcs.client.bucket(bucket).delete_blob("r/b")
+    plain = open_gcs(gcs.endpoint, bucket)
+    assert [blob.key for blob in plain.page("r/").blobs] == ["r/a"]
+    blobs = open_gcs(gcs.endpoint, bucket, versions=True)
+    assert len(blobs.find(["r/a"])) == 3
+    found = True
+    while found:  # passes, as `storage.sweep` makes them
+        found, after, more = False, "", True
+        while more:
+            page = blobs.page("r/", after, limit=2)
+            assert blobs.delete(page.blobs) == []
+            found, more = found or bool(page.blobs), page.more
+            after = after if page.cut else page.end
+    assert {item.name for item in gcs.client.list_blobs(bucket, versions=True)} == {"ra/x"}
+    plain.close()
+    blobs.close()
+
+
+def test_dot_segments_never_reach_another_key(azurite: AzuriteServer, gcs: GcsServer) -> None:
+    """In a path they are folders: the container, the bucket, or another run's blob."""
+    bucket = f"test-{uuid4().hex[:12]}"
+    stores: list[tuple[Server, list[str]]] = [(azurite, ["r/../s/a", "..", "r/."]), (gcs, ["..", "."])]
+    for server, keys in stores:
+        server.make_bucket(bucket)
+        server.put(["s/a"], b"blob", bucket)
+        blobs = open_blobs(server, bucket)
+        refused = blobs.delete([Blob(key) for key in keys])
+        assert [(refusal.blob.key, refusal.passing) for refusal in refused] == [(key, False) for key in keys]
+        assert [blob.key for blob in blobs.page("s/").blobs] == ["s/a"]
+        blobs.close()
+
+
+def test_a_wrong_key_of_azure_is_refused(azurite: AzuriteServer) -> None:
+    blobs = AzureBlobs("any", connection=azurite.connection("d3Jvbmc="))
+    for ask in (lambda: blobs.page("r/"), lambda: blobs.delete([Blob("r/a")])):
+        with pytest.raises(BlobsRefused, match="AuthorizationFailure"):
+            ask()
+    blobs.close()
+
+
 def test_a_wrong_secret_is_refused(versity: S3Server) -> None:
     blobs = S3Blobs("any", endpoint=versity.endpoint, key=KEY, secret="wrong", region="us-east-1")
     with pytest.raises(BlobsRefused, match="SignatureDoesNotMatch"):
@@ -195,9 +313,36 @@ def test_a_wrong_secret_is_refused(versity: S3Server) -> None:
     blobs.close()
 
 
-def test_a_server_that_is_not_there_is_away() -> None:
-    blobs = S3Blobs("any", endpoint="http://127.0.0.1:9", key=KEY, secret=SECRET, region="us-east-1")
-    for ask in (lambda: blobs.page("r/"), lambda: blobs.delete([Blob("r/a")])):
+@pytest.mark.parametrize(
+    ("name", "where"), [("moto", "S3 at"), ("gcs", "Google's bucket"), ("azurite", "Azure's container")]
+)
+def test_doctor_and_wait_ask_the_store_of_the_settings(
+    name: str, where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server: Server = request.getfixturevalue(name)
+    bucket = f"test-{uuid4().hex[:12]}"
+    own = server.environment if isinstance(server, GcsServer) else {}
+    for setting, value in {**server.settings(bucket), **own}.items():
+        monkeypatch.setenv(setting, value)
+    missing = check_blobs(load_settings(None))
+    assert not missing.well
+    assert f"there is no {'container' if name == 'azurite' else 'bucket'} '{bucket}'" in str(missing)
+    server.make_bucket(bucket)
+    found = check_blobs(load_settings(None))
+    assert found.well
+    assert found.sentence.startswith(where)
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs", "azure"])
+def test_a_server_that_is_not_there_is_away(kind: str) -> None:
+    blobs: BlobStore
+    if kind == "s3":
+        blobs = S3Blobs("any", endpoint="http://127.0.0.1:9", key=KEY, secret=SECRET, region="us-east-1")
+    elif kind == "gcs":
+        blobs = open_gcs("http://127.0.0.1:9", "any")
+    else:
+        blobs = AzureBlobs("any", connection="AccountName=a;AccountKey=d3Jvbmc=;BlobEndpoint=http://127.0.0.1:9/a;")
+    for ask in (lambda: blobs.page("r/"), blobs.names, lambda: blobs.delete([Blob("r/a")])):
         with pytest.raises(BlobsAway):
             ask()
     blobs.close()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -13,50 +11,7 @@ from storage.blobs import Blob
 from storage.errors import BlobsAway, BlobsRefused
 from storage.s3 import S3Blobs
 from storage.sweep import End, Sweep, Tally
-
-Answer = tuple[int, str]
-
-
-class Trouble:
-    """A server that gives these answers, one a request, the last one again and again."""
-
-    def __init__(self) -> None:
-        self.answers: list[Answer] = []
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.silent = threading.Event()
-        trouble = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def _answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                trouble.requests.append((self.path, dict(self.headers.items()), body))
-                if not trouble.answers:
-                    trouble.silent.wait(30)
-                    return
-                status, text = trouble.answers.pop(0) if len(trouble.answers) > 1 else trouble.answers[0]
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - the names that http.server looks for
-
-            def log_message(self, *_: object) -> None:
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def blobs(self) -> S3Blobs:
-        port = self.server.server_address[1]
-        return S3Blobs("bucket", endpoint=f"http://127.0.0.1:{port}", key="k", secret="s", region="us-east-1")
-
-    def close(self) -> None:
-        self.silent.set()
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+from tests.contract.trouble import Trouble
 
 
 @pytest.fixture
@@ -64,6 +19,10 @@ def trouble() -> Iterator[Trouble]:
     server = Trouble()
     yield server
     server.close()
+
+
+def open_blobs(trouble: Trouble) -> S3Blobs:
+    return S3Blobs("bucket", endpoint=trouble.endpoint, key="k", secret="s", region="us-east-1")
 
 
 def error(code: str) -> str:
@@ -95,7 +54,7 @@ def deleted(**codes: str) -> str:
 )
 def test_what_asks_for_patience_passes(trouble: Trouble, status: int, code: str) -> None:
     trouble.answers = [(status, error(code))]
-    blobs = trouble.blobs()
+    blobs = open_blobs(trouble)
     asks: tuple[Callable[[], object], ...] = (
         lambda: blobs.page("r/"),
         blobs.names,
@@ -111,7 +70,7 @@ def test_what_asks_for_patience_passes(trouble: Trouble, status: int, code: str)
 @pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (404, "NoSuchBucket"), (501, "NotImplemented")])
 def test_what_says_no_is_refused(trouble: Trouble, status: int, code: str) -> None:
     trouble.answers = [(status, error(code))]
-    blobs = trouble.blobs()
+    blobs = open_blobs(trouble)
     with pytest.raises(BlobsRefused, match=code):
         blobs.page("r/")
     with pytest.raises(BlobsRefused, match=code):
@@ -121,7 +80,7 @@ def test_what_says_no_is_refused(trouble: Trouble, status: int, code: str) -> No
 
 def test_errors_of_single_keys_are_read(trouble: Trouble) -> None:
     trouble.answers = [(200, deleted(a="AccessDenied", b="SlowDown", c="NoSuchKey"))]
-    blobs = trouble.blobs()
+    blobs = open_blobs(trouble)
     refusals = blobs.delete([Blob(f"r/{key}", 4) for key in "abcd"])
     assert [(refusal.blob, refusal.code, refusal.passing) for refusal in refusals] == [
         (Blob("r/a", 4), "AccessDenied", False),
@@ -133,7 +92,7 @@ def test_errors_of_single_keys_are_read(trouble: Trouble) -> None:
 
 def test_silence_has_an_end(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "READ_SECONDS", 0.3)
-    blobs = trouble.blobs()
+    blobs = open_blobs(trouble)
     with pytest.raises(BlobsAway, match="ReadTimeout"):
         blobs.page("r/")
     blobs.close()
@@ -150,7 +109,7 @@ def test_a_sweep_comes_through_throttling(trouble: Trouble) -> None:
         (200, deleted()),
         (200, listing()),
     ]
-    blobs = trouble.blobs()
+    blobs = open_blobs(trouble)
     tally = Tally()
     with Sweep(blobs, requests=1, check=lambda: None, note=lambda _: None, tally=tally) as sweep:
         assert sweep.delete_prefix("r/", deadline=float("inf")) is End.GONE

@@ -16,6 +16,8 @@ from tests.deploy.test_compose import read_compose
 from tests.deploy.tools import CHART, KUBECONFORM, ROOT, copy_schemas, find_go_program, find_model_checker
 from tests.deploy.values import read_values, render_table, replace_table
 
+pytestmark = pytest.mark.timeout(1800)  # tools may have to be built first
+
 NAMES = [values.stem for values in SETS]
 CUSTOM = ("ServiceMonitor", "PrometheusRule", "ScaledObject", "TriggerAuthentication")
 ALL_ON = (

@@ -35,7 +35,7 @@ from tests.deploy.test_compose import read_compose
 from tests.deploy.tools import ROOT
 from tests.integration.traffic import wait_applied
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 # What a service's environment names and these tests replace: servers, and where the store is.
 REPLACED = {"STORAGE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS", "S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY"}

@@ -14,6 +14,8 @@ from tasks.settings import Settings
 from tests.deploy.dockerfile import read_stages
 from tests.deploy.tools import ROOT, find_compose_reader
 
+pytestmark = pytest.mark.timeout(900)  # tools may have to be built first
+
 Services = dict[str, dict[str, Any]]
 OURS = ("bridge", "worker", "cleaner", "beat", "flower", "wait", "s3-init")
 # Names of Matyan's own compose file, dev/docker-compose.yml; its two workers are what ours stand for.

@@ -45,7 +45,7 @@ def kill_some(random: Random, worker: WorkerProcess) -> str:
 
 @needs_streams
 @pytest.mark.integration
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_all_streams_survive_kills_and_flushes(
     kafka: KafkaServer,
     redis: RedisServer,
@@ -85,7 +85,7 @@ def test_all_streams_survive_kills_and_flushes(
         else:
             bridge.kill()
             bridge.start()
-    wait_applied(kafka.bootstrap_servers, group, topic, seconds=120)
+    wait_applied(kafka.bootstrap_servers, group, topic, seconds=300)
     assert len(killed) == KILLS
     assert {"child", "worker"} == set(killed)
     assert bridge.stop() == 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -40,6 +42,18 @@ class Demo(Process):
     def is_ready(self) -> bool:
         return "Ctrl-C ends it" in self.output()
 
+    def cleanups(self) -> dict[str, Any]:
+        """What ``matyan-celery cleanups list`` says, by run."""
+        done = subprocess.run(
+            [sys.executable, "-m", "matyan_celery", "cleanups", "list", "--all", "--json"],
+            cwd=self.log.parent / ".demo",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return {entry["run"]: entry for entry in map(json.loads, done.stdout.splitlines())}
+
     def find(self, pattern: str) -> str:
         """What it printed, by a pattern with one group."""
         found = re.search(pattern, self.output())
@@ -63,6 +77,7 @@ def test_it_shows_the_demos_runs_and_the_clients(demo: Demo, browser: Browser, p
     browser.picture(pictures / "ui.png")
     run = _log_a_run(demo.find(r"log a run of your own +(.+)"))
     _see_the_clients_run(browser, address, run)
+    _delete_it(browser, address, run, demo.cleanups)
     _see_what_waits(browser, demo.find(r"what waits for you +(http://\S+)"))
     _stop(demo)
 
@@ -92,8 +107,8 @@ def _see_a_chart(browser: Browser, address: str) -> None:
     assert all(len((line.get_attribute("d") or "").split("L")) >= EPOCHS for line in browser.find("path.Line"))
 
 
-def _press(browser: Browser, text: str) -> None:
-    next(button for button in browser.find("button") if button.text.strip() == text).click()
+def _press(browser: Browser, text: str, css: str = "button") -> None:
+    next(button for button in browser.find(css) if button.text.strip() == text).click()
 
 
 def _log_a_run(command: str) -> str:
@@ -123,6 +138,20 @@ def _see_the_clients_run(browser: Browser, address: str, run: str) -> None:
     browser.wait_text("step 40: loss")
     browser.open(f"{address}/runs/{run}/images")
     browser.wait_element("img[src^='data:image']")
+
+
+def _delete_it(browser: Browser, address: str, run: str, cleanups: Callable[[], dict[str, Any]]) -> None:
+    """A person deletes it on its page; the control path takes its blobs out of S3."""
+    browser.open(f"{address}/runs/{run}/settings")
+    browser.wait_text("Delete")
+    _press(browser, "Delete")
+    browser.wait_element("[role=dialog]")
+    _press(browser, "Delete", "[role=dialog] button")
+    wait_until(lambda: cleanups().get(run, {}).get("state") == "done", "its blobs are deleted", seconds=120, pause=0.5)
+    assert cleanups()[run]["objects"] == 2, "its image and its script"
+    browser.open(f"{address}/runs")
+    browser.wait_text(PLANS[-1].name)
+    assert "client script" not in browser.text()
 
 
 def _see_what_waits(browser: Browser, address: str) -> None:

@@ -365,6 +365,13 @@ def test_stale_runs_are_finished_and_nothing_else(store: Store, order: JobOrder)
     assert read(store, RUNS, "young", "meta", "active", "__leaf__") is True
 
 
+def test_a_run_that_ends_meanwhile_keeps_its_end(store: Store, order: JobOrder) -> None:
+    send(store, "create_run", "run")
+    ending = replace(order, keep=lambda: send(store, "finish_run", "run", time="2026-01-02T00:00:00Z"))
+    assert finish_stale_runs(ending, older_than_hours=24)["finished"] == 0
+    assert read(store, RUNS, "run", "meta", "finalized_at", "__leaf__") == 1_767_312_000.0
+
+
 def test_a_run_deleted_meanwhile_is_not_raised(store: Store, order: JobOrder) -> None:
     send(store, "create_run", "run")
     deleting = replace(order, keep=lambda: send(store, "delete_run", "run"))

@@ -35,6 +35,17 @@ def give(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
         monkeypatch.setenv(name, value)
 
 
+class TestBlobs:
+    def test_versions_are_asked_of_the_chosen_store(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        give(monkeypatch, BLOB_BACKEND_TYPE="gcs", GCS_DELETE_VERSIONS="true")
+        assert load_settings().gcs_delete_versions
+        give(monkeypatch, BLOB_BACKEND_TYPE="azure")
+        with pytest.raises(WrongSettingError, match="GCS_DELETE_VERSIONS does nothing with BLOB_BACKEND_TYPE=azure"):
+            load_settings()
+        with pytest.raises(WrongSettingError, match=r"S3_DELETE_VERSIONS .*=gcs: .*; set GCS_DELETE_VERSIONS"):
+            load_settings(blob_backend_type="gcs", s3_delete_versions=True)
+
+
 class TestLayers:
     def test_the_environment_wins_over_the_file_and_names_have_no_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(".env").write_text("ingest_LANES=5\nS3_Bucket='from file'\n")

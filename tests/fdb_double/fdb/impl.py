@@ -121,8 +121,9 @@ class Transaction(TransactionRead):
     # -- writes ----------------------------------------------------------------------------------------------------
 
     def set(self, key: Any, value: Any) -> None:
-        key, value = key_to_bytes(key), value_to_bytes(value)
-        if self._accepts(key, value):
+        if type(key) is not bytes or type(value) is not bytes:
+            key, value = key_to_bytes(key), value_to_bytes(value)
+        if (len(key) <= KEY_LIMIT and len(value) <= VALUE_LIMIT and key < b"\xff") or self._accepts(key, value):
             self.state.writes.set(key, value)
 
     def clear(self, key: Any) -> None:

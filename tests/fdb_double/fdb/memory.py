@@ -14,6 +14,8 @@ from .writes import Additions
 if TYPE_CHECKING:
     from .writes import Pair, Snapshot, Span, Writes
 
+_Version = tuple[int, bytes | None]  # when it was written, and what; None: deleted
+
 LIFETIME = 5.0  # seconds that a transaction may read at its version
 
 
@@ -60,13 +62,15 @@ class MemoryStore:
     """See the module. Safe for threads; dies with the process."""
 
     def __init__(self) -> None:
-        from sortedcontainers import SortedDict  # only here: where the store is a file, it need not be installed
+        from sortedcontainers import SortedList  # only here: where the store is a file, it need not be installed
 
         self.lifetime = LIFETIME
         self._lock = threading.Lock()
         self._version = 1
         self._horizon = 1  # the oldest version that can still be read
-        self._values: Any = SortedDict()  # key -> [(version, value or None), ...], oldest first
+        self._values: dict[bytes, _Version | list[_Version]] = {}  # several: oldest first
+        self._keys: Any = SortedList()  # of _values, but for _fresh
+        self._fresh: list[bytes] = []  # put in order when somebody asks for a range
         self._commits: deque[_Commit] = deque()
 
     def snapshot(self) -> MemorySnapshot:
@@ -76,13 +80,13 @@ class MemoryStore:
     def get(self, key: bytes, snapshot: MemorySnapshot) -> bytes | None:
         with self._lock:
             self._check_age(snapshot)
-            return _at(self._values.get(key, ()), snapshot.version)
+            return _at(self._values.get(key), snapshot.version)
 
     def chunk(self, snapshot: MemorySnapshot, begin: bytes, end: bytes, rows: int, *, reverse: bool) -> list[Pair]:
         found: list[Pair] = []
         with self._lock:
             self._check_age(snapshot)
-            for key in self._values.irange(begin, end, inclusive=(True, False), reverse=reverse):
+            for key in self._in_order().irange(begin, end, inclusive=(True, False), reverse=reverse):
                 value = _at(self._values[key], snapshot.version)
                 if value is not None:
                     found.append((key, value))
@@ -104,12 +108,12 @@ class MemoryStore:
             self._version += 1
             commit = _Commit(self._version, time.monotonic(), writes)
             for begin, end in writes.cleared:
-                for key in self._values.irange(begin, end, inclusive=(True, False)):
+                for key in self._in_order().irange(begin, end, inclusive=(True, False)):
                     self._write(commit, key, None)
             for key, written in writes.values.items():
                 value = written
                 if isinstance(value, Additions):
-                    value = value.apply(_at(self._values.get(key, ()), self._version))
+                    value = value.apply(_at(self._values.get(key), self._version))
                 self._write(commit, key, value)
             self._commits.append(commit)
             self._forget(commit.when)
@@ -118,10 +122,12 @@ class MemoryStore:
     def _write(self, commit: _Commit, key: bytes, value: bytes | None) -> None:
         versions = self._values.get(key)
         if versions is None:
-            if value is None:
-                return
-            self._values[key] = [(commit.version, value)]
+            if value is not None:
+                self._values[key] = (commit.version, value)
+                self._fresh.append(key)
             return
+        if isinstance(versions, tuple):
+            versions = self._values[key] = [versions]
         while len(versions) > 1 and versions[1][0] <= self._horizon:
             del versions[0]
         versions.append((commit.version, value))
@@ -146,13 +152,22 @@ class MemoryStore:
             self._horizon = commit.version
             for key in commit.gone:
                 versions = self._values.get(key)
-                if versions is not None and versions[-1] == (commit.version, None):
+                if isinstance(versions, list) and versions[-1] == (commit.version, None):
                     del self._values[key]
+                    self._in_order().remove(key)
+
+    def _in_order(self) -> Any:
+        """All keys, in order."""
+        if self._fresh:
+            self._keys.update(self._fresh)
+            self._fresh.clear()
+        return self._keys
 
 
-def _at(versions: Any, version: int) -> bytes | None:
-    for written, value in reversed(versions):
+def _at(versions: _Version | list[_Version] | None, version: int) -> bytes | None:
+    if versions is None:
+        return None
+    for written, value in reversed(versions) if isinstance(versions, list) else (versions,):
         if written <= version:
-            result: bytes | None = value
-            return result
+            return value
     return None
