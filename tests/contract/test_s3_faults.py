@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -48,9 +49,10 @@ class Trouble:
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
 
-    def blobs(self) -> S3Blobs:
+    def blobs(self, *, versions: bool = False) -> S3Blobs:
         port = self.server.server_address[1]
-        return S3Blobs("bucket", endpoint=f"http://127.0.0.1:{port}", key="k", secret="s", region="us-east-1")
+        endpoint = f"http://127.0.0.1:{port}"
+        return S3Blobs("bucket", endpoint=endpoint, key="k", secret="s", region="us-east-1", versions=versions)
 
     def close(self) -> None:
         self.silent.set()
@@ -160,3 +162,23 @@ def test_a_sweep_comes_through_throttling(trouble: Trouble) -> None:
     assert b"r/b" in again
     assert b"r/a" not in again
     blobs.close()
+
+
+def test_names_ask_for_versions_where_there_are_any(trouble: Trouble) -> None:
+    first_page = (
+        "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>b/</NextKeyMarker>"
+        "<DeleteMarker><Key>a</Key><VersionId>1</VersionId></DeleteMarker>"
+        "<CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes></ListVersionsResult>"
+    )
+    trouble.answers = [
+        (200, first_page),
+        (200, "<ListVersionsResult><IsTruncated>false</IsTruncated></ListVersionsResult>"),
+    ]
+    blobs = trouble.blobs(versions=True)
+    page = blobs.names(limit=2)
+    assert (page.names, page.more) == (["b"], True)
+    assert blobs.names(page.end).names == []
+    blobs.close()
+    first, second = (parse_qs(urlsplit(path).query, keep_blank_values=True) for path, _, _ in trouble.requests)
+    assert ("versions" in first, first["delimiter"]) == (True, ["/"])
+    assert second["key-marker"] == ["b/\U0010ffff"], "all under the last name is passed over"
