@@ -148,7 +148,7 @@ class JobRunner:
         del ask
         if order.dry_run:
             return {"waiting": order.store.outbox.count(order.store.engine)}
-        published = self._publisher.publish_waiting(order.store, now=order.now)
+        published = self._publisher.publish_waiting(order.store, now=order.now, keep=order.keep)
         return {"sent": published.sent, "left": published.left}
 
     def _forget_old(self, order: JobOrder, ask: JobAsk) -> Tally:
