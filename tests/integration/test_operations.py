@@ -151,6 +151,7 @@ def test_beat_shows_what_waits_for_a_person_and_lives_without_redis(
         store.engine.transact(lambda transaction: store.dead_letters.keep(transaction, letter, record))
         for name in ("a" * 32, "b" * 32):
             store.engine.transact(partial(store.cleanups.ask, run=name, source="event", now=1.0))
+        store.engine.transact(partial(store.cascades.ask, kind="project", uuid="p", now=1.0))
     redis.stop()
     watched = Watched(free_port())
     beat = programs.beat(METRICS_PORT=str(watched.port))
@@ -161,6 +162,7 @@ def test_beat_shows_what_waits_for_a_person_and_lives_without_redis(
     assert watched.sum("matyan_dead_letters", reason="invalid") == 1
     assert watched.sum("matyan_cleanups", state="pending") == 2
     assert watched.sum("matyan_cleanups", state="failed") == 0
+    assert watched.sum("matyan_cascades", state="held") == 1
     assert watched.sum("matyan_outbox_events") == 0
     assert 0 <= watched.sum("matyan_ledger_age_seconds") < 60
     redis.start()
