@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -140,6 +141,14 @@ def test_health_tells_a_hung_process_from_a_living_one(programs: Programs, redis
         code, output = ask("live")
         assert code == 1
         assert "no heartbeat at" in output or "is gone" in output
+
+
+def test_wait_does_not_wait_for_a_server_that_takes_connections_and_says_nothing(programs: Programs) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        code, output = programs.run("wait", "--for", "s3,store", "--timeout", "3", S3_ENDPOINT=endpoint)
+    assert code == 1
+    assert "s3 has not answered in the time that was left" in output
 
 
 def test_beat_shows_what_waits_for_a_person_and_lives_without_redis(
