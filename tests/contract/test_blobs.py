@@ -166,17 +166,6 @@ def test_names_what_has_only_old_versions(server: str, request: pytest.FixtureRe
     assert found == {"a", "b", "c"}
 
 
-def test_empty_keys_are_the_clouds_own_identity(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    bucket = f"test-{uuid4().hex[:12]}"
-    moto.make_bucket(bucket, versions=False)
-    moto.put(["r/a"], b"1", bucket)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)  # as a role's provider: whatever botocore finds by itself
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    blobs = S3Blobs(bucket, endpoint=moto.endpoint, key="", secret="", region="us-east-1")
-    assert [blob.key for blob in blobs.page("r/").blobs] == ["r/a"]
-    blobs.close()
-
-
 def test_an_empty_prefix_is_never_listed(moto: S3Server) -> None:
     blobs = open_s3(moto, "whatever")
     with pytest.raises(ValueError, match="every run's"):

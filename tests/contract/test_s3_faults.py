@@ -182,3 +182,14 @@ def test_names_ask_for_versions_where_there_are_any(trouble: Trouble) -> None:
     first, second = (parse_qs(urlsplit(path).query, keep_blank_values=True) for path, _, _ in trouble.requests)
     assert ("versions" in first, first["delimiter"]) == (True, ["/"])
     assert second["key-marker"] == ["b/\U0010ffff"], "all under the last name is passed over"
+
+
+def test_empty_keys_are_the_clouds_own_identity(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "found-by-botocore")  # as a role's, in a cloud
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    trouble.answers = [(200, listing("r/a"))]
+    endpoint = f"http://127.0.0.1:{trouble.server.server_address[1]}"
+    blobs = S3Blobs("bucket", endpoint=endpoint, key="", secret="", region="us-east-1")
+    assert [blob.key for blob in blobs.page("r/").blobs] == ["r/a"]
+    blobs.close()
+    assert "Credential=found-by-botocore/" in trouble.requests[0][1]["Authorization"]
