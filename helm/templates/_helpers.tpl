@@ -112,6 +112,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
     secretKeyRef:
       name: {{ include "matyan-celery.secret" (list . $s3.existingSecret) }}
       key: {{ ternary $s3.secretKeyKey "s3-secret-key" (ne $s3.existingSecret "") }}
+{{- else if not (hasKey .Values.settings "S3_ACCESS_KEY") }}
+- {name: S3_ACCESS_KEY, value: ""}
+- {name: S3_SECRET_KEY, value: ""}
 {{- end }}
 {{- if .Values.azure.connStr }}
 - name: AZURE_CONN_STR

@@ -283,6 +283,33 @@ class TestRefusals:
         assert grace["cleaner"] >= cleanup_limit(defaults) + 10
 
 
+class TestIdentity:
+    def test_without_keys_it_is_the_clouds_own(self) -> None:
+        for given, keys in (
+            (("s3.accessKey=", "s3.secretKey="), {"S3_ACCESS_KEY": "", "S3_SECRET_KEY": ""}),
+            (("s3.accessKey=", "settings.S3_ACCESS_KEY=mine"), {}),
+            ((), {"S3_ACCESS_KEY": None, "S3_SECRET_KEY": None}),
+        ):
+            for pod in list_pods(read_objects(render(LEAST, *given))).values():
+                env = pod["containers"][0]["env"]
+                assert {one["name"]: one.get("value") for one in env if one["name"].startswith("S3_")} == keys
+
+
+class TestNetwork:
+    def test_ports_may_be_ranges(self) -> None:
+        given = ("networkPolicy.enabled=true", "networkPolicy.egressPorts={4500-4510,443}")
+        objects = read_objects(render(LEAST, *given))
+        rules = objects["NetworkPolicy", FULL]["spec"]["egress"]
+        assert rules[1]["ports"] == [
+            {"port": 4500, "endPort": 4510, "protocol": "TCP"},
+            {"port": 443, "protocol": "TCP"},
+        ]
+
+    def test_the_operators_ports_are_among_them(self) -> None:
+        rules = read_objects(render(LEAST, "networkPolicy.enabled=true"))["NetworkPolicy", FULL]["spec"]["egress"]
+        assert {"port": 4500, "endPort": 4510, "protocol": "TCP"} in rules[1]["ports"]
+
+
 class TestScaling:
     def test_bridges_are_never_more_than_partitions(self) -> None:
         for given, kind in (

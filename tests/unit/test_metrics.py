@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from storage.cleaner import Cleaned
 from storage.cleanup import Cleanup, CleanupState
 from storage.meaning import CONTROL, INGEST
 from storage.result import Result, State
-from storage.store import assemble_store
+from storage.store import assemble_store, open_store
+from tasks.beat import show_ledgers
 from tasks.children import VARIABLE, ChildMetrics, prepare_folder
 from tasks.counting import count_batch, count_cleanup
 from tasks.meter import Meter, Retries
@@ -278,6 +280,22 @@ class TestChildren:
 def test_the_beat_shows_what_the_store_holds() -> None:
     assert CLEANUPS.roles == (Role.BEAT,)
     assert INGESTION_BATCH_SIZE.roles == (Role.WORKER, Role.CLEANER)
+
+
+def test_the_beat_shows_cascades_by_state(tmp_path: Path) -> None:
+    meter = Meter()
+    meter.begin(Role.BEAT)
+    with open_store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        for kind, uuid in (("project", "p"), ("tag", "t"), ("experiment", "e")):
+            store.engine.transact(partial(store.cascades.ask, kind=kind, uuid=uuid, now=1.0))
+        show_ledgers(store, meter)
+    shown = {labels: value for (name, labels), value in read(meter).items() if name == "matyan_cascades"}
+    assert shown == {
+        (("state", "pending"),): 2,
+        (("state", "running"),): 0,
+        (("state", "failed"),): 0,
+        (("state", "held"),): 1,
+    }
 
 
 class TestCleanups:
