@@ -145,10 +145,12 @@ class JobRunner:
         )
 
     def _publish_outbox(self, order: JobOrder, ask: JobAsk) -> Tally:
-        del ask
         if order.dry_run:
             return {"waiting": order.store.outbox.count(order.store.engine)}
-        published = self._publisher.publish_waiting(order.store, now=order.now, keep=order.keep)
+        if ask.gap:
+            published = self._publisher.publish_waiting(order.store, now=order.now, keep=order.keep)
+        else:  # a person asks: all of it, also what a worker may be publishing at this moment (twice is harmless)
+            published = self._publisher.publish_waiting(order.store, now=order.now, older=0.0, keep=order.keep)
         return {"sent": published.sent, "left": published.left}
 
     def _forget_old(self, order: JobOrder, ask: JobAsk) -> Tally:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from storage.letter_index import DeadKey
     from tasks.settings import Settings
 
+_PROMISED = 180.0  # seconds; workers publish at once, beat what they left within a minute or two
 _NOBODY = Standing(None, {})
 
 
@@ -72,6 +73,12 @@ def find_wrong(condition: Condition, settings: Settings) -> list[str]:
         f"{count} {ledger} {state}: look with `matyan-celery {ledger} list --state {state}`, then requeue or purge them"
         for (ledger, state), count in sorted(store.left.items())
     ]
+    if store.promised is not None and time.time() - store.promised > _PROMISED:
+        waited = time.time() - store.promised
+        wrong.append(
+            f"an event has waited in the outbox for {waited:.0f} s: do workers and beat reach Kafka? "
+            "Publish what waits with `matyan-celery jobs run outbox`"
+        )
     return wrong
 
 

@@ -51,6 +51,7 @@ class StoreSide:
         replays: replays that are running, or were broken off.
         stalls: batches that do not move, as the bridge has noted them.
         left: cleanups and cascades that a person has to see to, by ledger and state.
+        promised: when the oldest event in the outbox was put there, Unix seconds; None: it is empty.
     """
 
     id: str
@@ -61,6 +62,7 @@ class StoreSide:
     replays: int
     stalls: list[Stall]
     left: dict[tuple[str, str], int]
+    promised: float | None = None
 
 
 class Watched(NamedTuple):
@@ -179,7 +181,8 @@ def _ask_store(store: Store) -> StoreSide:
     store_id = "" if name is None else str(msgpack.unpackb(name))
     stalls = Stalls(ledger).find(store.engine)
     replays = len(owners) - len(standings)
-    return StoreSide(store_id, standings, floors, gaps, dead, replays, stalls, _count_left(store))
+    promised = next((event.time for event in store.outbox.each(store.engine, page=1)), None)
+    return StoreSide(store_id, standings, floors, gaps, dead, replays, stalls, _count_left(store), promised)
 
 
 def _count_left(store: Store) -> dict[tuple[str, str], int]:

@@ -89,6 +89,11 @@ class Stack:
         except OSError:
             return 0
 
+    def asks_itself(self, name: str, probe: str) -> bool:
+        """Whether the exec probe of a container finds nothing."""
+        command = ["matyan-celery", "health", name, "--probe", probe]
+        return self.containers[name].run_inside(command, self.environment(name)) == 0
+
     def wait_ready(self, *names: str) -> None:
         for name in names:
             wait_until(lambda name=name: self.probe(name, "/readyz") == 200, f"{name} is ready", seconds=120)  # type: ignore[misc]
@@ -150,8 +155,11 @@ def test_all_of_them_carry_records_and_delete_blobs_and_end_when_asked(
     assert healthy.returncode == 0
     for name in LONG:
         for probe in ("started", "live", "ready"):
-            command = ["matyan-celery", "health", name, "--probe", probe]
-            assert stack.containers[name].run_inside(command, stack.environment(name)) == 0, f"{name} {probe}"
+            wait_until(  # the file that is read is written some seconds later than HTTP answers
+                lambda name=name, probe=probe: stack.asks_itself(name, probe),  # type: ignore[misc]
+                f"{name} is {probe}",
+                seconds=60,
+            )
 
     run = uuid4().hex
     s3_server.fill([f"{run}/a.png", f"{run}/b.png"], bucket="matyan-artifacts")

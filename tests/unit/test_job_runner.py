@@ -285,3 +285,12 @@ def test_cascades_by_hand(store: Store) -> None:
     assert call("cascades", "purge", "tag", "t1").output == "purged\n"
     gone = call("cascades", "show", "tag", "t1")
     assert (gone.exit_code, "there is no cascade" in gone.output) == (1, True)
+
+
+def test_the_outbox_by_hand_takes_young_events_too(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")  # nobody: what is tried is left
+    store.engine.transact(lambda transaction: store.outbox.put(transaction, "run", b"{}", NOW - 1.0))
+    runner = make_runner(store, clock)
+    assert runner.run(JOBS["outbox"], JobAsk(gap=60.0)) == {"sent": 0, "left": 0}
+    clock.now += 1.0
+    assert runner.run(JOBS["outbox"], JobAsk()) == {"sent": 0, "left": 1}

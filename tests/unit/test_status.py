@@ -123,6 +123,7 @@ def test_what_the_store_says(well: Condition, settings: Settings) -> None:
         (with_store(well, dead=dead), "3 dead letters (invalid): look with"),
         (with_store(well, dead=dead), "1 dead letters (bug)"),
         (with_store(well, left={("cleanups", "failed"): 4}), "4 cleanups failed"),
+        (with_store(well, promised=1_000.0), "an event has waited in the outbox"),
     ):
         wrong = find_wrong(condition, settings)
         assert [one for one in wrong if sentence in one], wrong
