@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import queue
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Desk:
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._closed = False
         self._done: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     def ask(
@@ -32,6 +34,8 @@ class Desk:
         """Do ``job`` in the desk's thread; later `answer` calls ``then`` with its result, or ``failed``."""
 
         def finish(future: Future[T]) -> None:
+            if future.cancelled():
+                return
             error = future.exception()
             if error is None:
                 self._done.put(lambda: then(future.result()))
@@ -49,7 +53,14 @@ class Desk:
                 return
             follow()
 
-    def close(self, *, finish: bool = False) -> None:
-        """End the thread after the job under way, or with ``finish`` after all that wait. Closing twice is fine."""
-        self._executor.shutdown(wait=True, cancel_futures=not finish)
+    def close(self, *, deadline: float | None = None) -> None:
+        """End the thread after the job under way. Closing twice is fine.
+
+        Args:
+            deadline: until then (`time.monotonic`) the jobs that wait are done too; None: not at all.
+        """
+        if deadline is not None and not self._closed:
+            wait([self._executor.submit(lambda: None)], timeout=max(deadline - time.monotonic(), 0.0))
+        self._closed = True
+        self._executor.shutdown(wait=True, cancel_futures=True)
         self.answer()

@@ -56,6 +56,7 @@ _IDLE: Final = 0.1  # seconds that consume waits when nothing is in flight
 _REST: Final = 1.0  # seconds between observations when nothing is in flight
 _STANDBY_REST: Final = 5.0  # seconds between two looks at the store without a partition
 _BACKOFF_CAP: Final = 30.0
+_PARTING: Final = 5.0  # seconds that the last commits and raising the epochs may take, however long was waited before
 _OFFSET_ERRORS: Final = {
     KafkaError._AUTO_OFFSET_RESET,
     KafkaError.OFFSET_OUT_OF_RANGE,
@@ -139,6 +140,7 @@ class Loop:
         self._checking = False
         self._error: Exception | None = None
         self._draining = False
+        self._stop_by: float | None = None  # when waiting for what is in flight ends; None: we are not stopping
         self._assigned_once = False
         self._taken = self._skipped = 0  # of this turn
         self._consumer = Consumer(
@@ -184,8 +186,8 @@ class Loop:
                     break
             self._draining = True
             log.info("stopping: waiting for what is in flight", topic=self._route.topic)
-            deadline = time.monotonic() + self._pace.drain
-            while not self._is_drained() and time.monotonic() < deadline:
+            self._stop_by = time.monotonic() + self._pace.drain
+            while not self._is_drained() and time.monotonic() < self._stop_by:
                 self._turn()
         except BaseException:
             self._leave(fence=False)
@@ -403,11 +405,14 @@ class Loop:
         for holding in leaving:
             self._pause(holding)
         deadline = time.monotonic() + self._pace.drain
+        if self._stop_by is not None:
+            deadline = min(deadline, self._stop_by)
         while time.monotonic() < deadline and any(h.state is not None and h.state.in_flight for h in leaving):
             self._watch_only()
             time.sleep(self._pace.poll)
+        deadline = max(deadline, time.monotonic() + _PARTING)
         for holding in leaving:
-            self._commit_now(holding, deadline + self._pace.drain)
+            self._commit_now(holding, deadline)
             del self._holdings[holding.number]
         consumer.incremental_unassign(partitions)
         log.info("revoked", topic=self._route.topic, partitions=sorted(going))
@@ -641,8 +646,13 @@ class Loop:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _leave(self, *, fence: bool) -> None:
-        """Commit what may be committed, fence what is still queued, leave the group, end the threads."""
-        deadline = time.monotonic() + self._pace.drain
+        """Commit what may be committed, fence what is still queued, leave the group, end the threads.
+
+        Where the store is away, no job for it begins past the deadline: each would take its timeout, and the process is
+        killed when its grace period is over.
+        """
+        deadline = max(self._stop_by or 0.0, time.monotonic() + _PARTING)
+        left: list[bool] = []
         for holding in list(self._holdings.values()):
             self._commit_now(holding, deadline)
         states = [holding.state for holding in self._holdings.values() if holding.state is not None]
@@ -651,13 +661,15 @@ class Loop:
             sources = [state.source for state in states]
             self._store_desk.ask(
                 lambda: self._keeper.leave(sources),
-                lambda _: None,
-                lambda error: log.warning("left without raising the epochs", error=str(error)),
+                lambda _: left.append(True),
+                lambda error: log.warning("raising the epochs failed", error=str(error)),
             )
         self._consumer.close()
         self._sender.close()
         self._verifier.close()
-        self._store_desk.close(finish=fence)
+        self._store_desk.close(deadline=deadline if fence else None)
+        if fence and not left:
+            log.warning("the epochs are not raised; what is still queued may be applied until the next take-over")
         flying = {str(state.source): state.in_flight for state in states if state.in_flight}
         log.info("left the group", topic=self._route.topic, in_flight=flying)
 

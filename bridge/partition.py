@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from storage.ledger import Standing
 
+_TRUSTING: Final = 3  # attempts that an empty queue is taken for a loss; later ones are more likely with the workers
 _OFFSET: Final = attrgetter("offset")
 _OVERHEAD: Final = 200  # bytes that Python holds for a record beside its key and value, about
 
@@ -40,7 +41,7 @@ class Limits:
         held_bytes: bytes held, in flight included, beyond which reading pauses.
         ahead: records between the committable offset and the position beyond which reading pauses.
         stall: seconds without progress, the store answering, after which a batch counts as lost.
-        stall_cap: the longest wait before a batch is sent again although its queue is not empty.
+        stall_cap: the longest wait before a batch is sent again that may still be on its way.
     """
 
     batch_records: int = 1_000
@@ -196,6 +197,7 @@ class Partition:
             if cursor > lane.cursor:
                 lane.cursor = cursor
                 self._highest = max(self._highest, cursor)
+                lane.patience = self._limits.stall
                 if lane.moved is not None:
                     lane.moved = now
             if self.is_done(lane):
@@ -252,13 +254,16 @@ class Partition:
     def resend(self, batch: Batch, now: float, *, queue_is_empty: bool) -> Batch | None:
         """The batch for its next attempt, if it is to be sent again now.
 
-        A queue that is empty has lost it, or a worker that died has it. Otherwise it may be waiting its turn: the
-        patience for that doubles each time, up to a cap. A duplicate is harmless.
+        A queue that is empty has lost it, or a worker that died has it: the first attempts follow at once. After these,
+        workers are more likely to hold it, and to wait for a store that takes no writes. There, and where the queue is
+        not empty and it may be waiting its turn, the patience doubles each time, up to a cap, or without end there
+        would be ever more copies. A duplicate is harmless.
         """
         lane = self._lanes[batch.lane]
         if lane.batch != batch:
             return None
-        if not queue_is_empty and now - self._still_since(lane, now) < lane.patience:
+        is_lost = queue_is_empty and batch.attempt < _TRUSTING
+        if not is_lost and now - self._still_since(lane, now) < lane.patience:
             return None
         lane.patience = min(max(lane.patience, self._limits.stall) * 2, self._limits.stall_cap)
         lane.batch = batch.again()

@@ -54,6 +54,9 @@ _NAMING_TYPES: Final[dict[str, Callable[[Run, Envelope, Callable[[], str]], None
     "set_run_property": set_run_property,
     "add_tag": add_tag,
 }
+_DELETE: Final = "delete_run"
+TYPES: Final = frozenset({*_SEQUENCE_TYPES, *_PLAIN_TYPES, *_NAMING_TYPES, _DELETE})
+"""Every message type that there is."""
 
 
 def draw_uuid() -> str:
@@ -105,7 +108,7 @@ class Applier:
         Returns:
             Whether a part was done; False where the rest, or any other message, is for `begin`.
         """
-        if envelope.type != "delete_run":
+        if envelope.type != _DELETE:
             return False
         view = View(transaction)
         draft = Draft(view)
@@ -134,7 +137,7 @@ class _OpenRun:
     def start(self, kind: str) -> None:
         """Start the reads of the rarer types."""
         keys, view = self.keys, self._view
-        if kind == "delete_run":
+        if kind == _DELETE:
             view.start_range(keys.reverse)
             view.start_range(keys.tag_links)
             view.start(keys.experiment_link)
@@ -193,7 +196,7 @@ class Application:
 
     def _apply(self, run: _OpenRun, envelope: Envelope, found: Sequence | None) -> Outcome:
         kind = envelope.type
-        if kind == "delete_run":
+        if kind == _DELETE:
             return self._delete(run, envelope)
         if run.is_deleted():
             return DROPPED

@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from storage.dead_letters import STAGED, DeadLetter, DeadLetters
-from storage.errors import Poison, SplitTransaction, StorageError, TransactionTooLarge
+from storage.errors import (
+    Bug,
+    KillsWorkers,
+    Poison,
+    Retryable,
+    SplitTransaction,
+    StorageError,
+    TooLargeAlone,
+    TransactionTooLarge,
+)
 from storage.judgement import Verdict, judge
 from storage.ledger import Ledger, Mark, Owner, unpack_offset, unpack_owner
 from storage.result import Portion, Result, State
@@ -36,24 +45,6 @@ DELETE: Final = "delete_run"  # the one message whose work can be done in steps
 LATE_ATTEMPT: Final = 3  # from here on workers may have died on the batch
 WHOLE: Final = Portion()
 DEATHS: Final = 2  # one may have been a power cut, a store that was away, or a broker that lost a retry
-
-
-class Bug(Poison):
-    """A handler failed in a way it should not. The record is kept with the traceback."""
-
-    reason = "bug"
-
-
-class KillsWorkers(Poison):
-    """Workers died on this record."""
-
-    reason = "kills_workers"
-
-
-class TooLargeAlone(Poison):
-    """The record alone is more than one transaction can take."""
-
-    reason = "transaction_too_large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +75,7 @@ class BatchApplier:
         applier: what the messages mean.
         clock: Unix seconds, for dead letters and marks.
         patience: seconds after which whoever left a mark is taken for dead: the task's hard time limit, and some.
-        budget: seconds after which an execution stops between two parts, well below the hard time limit.
+        budget: seconds after which an execution stops between two parts, at most half of the hard time limit.
         portion: most that goes into one transaction.
     """
 
@@ -108,38 +99,67 @@ class BatchApplier:
         self._budget = budget
         self._portion = portion
 
-    def apply(self, batch: Batch, *, token: tuple[str, int] = ("", 0), into: Result | None = None) -> Result:
+    def apply(
+        self,
+        batch: Batch,
+        *,
+        token: tuple[str, int] = ("", 0),
+        into: Result | None = None,
+        began: float | None = None,
+    ) -> Result:
         """Apply the records of a batch that the lane's cursor does not cover yet.
 
         Args:
             batch: what to apply.
             token: task id and the number of its retries; tells a retry of an execution that ended from one that died.
             into: the result to add to, for a caller who wants to know what was committed before an error.
+            began: when the execution began, by the clock; None: now. Opening the store may have taken some of its time.
 
         Raises:
             StorageUnavailable: the store did not answer. What was applied stands, nothing is lost: call again.
             Exception: a bug in a handler, before the batch's third attempt; after it, the record is dead-lettered.
         """
-        items: list[Envelope | Poison] = [self._decode(record) for record in batch.records]
-        staged: set[int] = set()
+        began = self._clock() if began is None else began
         result = Result() if into is None else into
-        begin, size, after = 0, len(items), batch.after
-        late = batch.attempt >= LATE_ATTEMPT
-        if late:
-            opened = self._open_late(batch, items, token)
+        late = token if batch.attempt >= LATE_ATTEMPT else None
+        items: list[Envelope | Poison] = [self._decode(record) for record in batch.records]
+        begin = 0
+        if late is not None:
+            opened = self._open_late(batch, items, late)
             if isinstance(opened, State):
                 result.state = opened
                 return result
-            begin, size = opened, 1
-            result.covered, after = begin, batch.records[begin - 1].offset if begin else batch.after
-        deadline = self._clock() + self._budget
+            begin = result.covered = opened
+        try:
+            self._apply_parts(batch, items, begin, late, result, began + self._budget)
+        except Retryable as error:
+            if late is not None:  # or another copy of the batch would take the mark for a death
+                self._try_to_forget_mark(batch, late, began, error)
+            raise
+        if late is not None and result.state is State.UNFINISHED:
+            self._try_to_forget_mark(batch, late, began)
+        return result
+
+    def _apply_parts(
+        self,
+        batch: Batch,
+        items: list[Envelope | Poison],
+        begin: int,
+        late: tuple[str, int] | None,
+        result: Result,
+        deadline: float,
+    ) -> None:
+        """Apply the records from ``begin`` on, in as many parts as it takes; ``late`` is a late attempt's token."""
+        staged: set[int] = set()
+        size = len(items) if late is None else 1
+        after = batch.records[begin - 1].offset if begin else batch.after
         while begin < len(items):
             if self._clock() > deadline:
                 result.state = State.UNFINISHED
                 break
             end = self._portion.end(batch.records, items, begin, min(begin + size, len(items)))
             try:
-                part = self._apply_part(batch, items, staged, begin, end, after, token if late else None)
+                part = self._apply_part(batch, items, staged, begin, end, after, late)
             except _Stage as ask:
                 record = batch.records[ask.index]
                 self._letters.stage(self.engine, *self.origin(batch, record), record)
@@ -148,7 +168,7 @@ class BatchApplier:
                 continue
             except SplitTransaction as error:
                 result.splits += isinstance(error, TransactionTooLarge)
-                size = self._halve(batch, items, begin, end, after, error)
+                size = self._halve(batch, items, begin, end, after, deadline, error)
                 continue
             except StorageError:
                 raise
@@ -156,13 +176,13 @@ class BatchApplier:
                 if end - begin > 1:
                     size = (end - begin) // 2
                     continue
-                if not late:
+                if late is None:
                     raise
                 items[begin] = Bug("".join(traceback.format_exception(error))[-1_000:])
                 continue
             if part.verdict in _ENDS:
                 result.state = _ENDS[part.verdict]
-                return result
+                return
             if part.verdict is Verdict.DUPLICATE:
                 result.covered += end - begin
             else:
@@ -170,11 +190,8 @@ class BatchApplier:
                 result.add(batch.records[done], items[done], part.outcomes, part.begin - begin)
             after = batch.records[end - 1].offset
             begin = end
-        if late and result.state is State.UNFINISHED:
-            self._forget_mark(batch)
         if result.state is State.APPLIED and result.transactions == 0:
             result.state = State.DUPLICATE
-        return result
 
     def _apply_part(
         self,
@@ -272,6 +289,7 @@ class BatchApplier:
         begin: int,
         end: int,
         after: int,
+        deadline: float,
         error: SplitTransaction,
     ) -> int:
         """The size of the next part, after one was refused by the store."""
@@ -281,7 +299,7 @@ class BatchApplier:
         if not isinstance(item, Poison) and item.type == DELETE:
             # Never a dead letter: what is left after the steps always fits. If nothing was left to do ahead, another
             # execution has done it, and the record itself is tried again, within the budget.
-            self._shrink(batch, item, begin, after)
+            self._shrink(batch, item, begin, after, deadline)
             return 1
         if not isinstance(error, TransactionTooLarge):
             raise error  # nothing to do less of: the store is slow or busy, the task tries again
@@ -290,8 +308,8 @@ class BatchApplier:
         items[begin] = TooLargeAlone(f"{error} (the record alone)")
         return 1
 
-    def _shrink(self, batch: Batch, item: Envelope, index: int, after: int) -> None:
-        """Do a delete_run's work ahead in bounded steps, each judged like the record itself."""
+    def _shrink(self, batch: Batch, item: Envelope, index: int, after: int, deadline: float) -> None:
+        """Do a delete_run's work ahead in bounded steps, each judged like the record itself, until the deadline."""
         last = batch.records[index].offset
 
         def work(transaction: Transaction) -> bool:
@@ -303,7 +321,8 @@ class BatchApplier:
             return self._applier.shrink(transaction, item)
 
         while self.engine.transact(work):
-            pass
+            if self._clock() > deadline:
+                return  # the steps that are done stay done
 
     # -- late attempts ---------------------------------------------------------------------------------------------
 
@@ -349,8 +368,31 @@ class BatchApplier:
         else:
             self.ledger.clear_mark(transaction, batch.source, batch.lane)
 
-    def _forget_mark(self, batch: Batch) -> None:
-        self.engine.transact(lambda transaction: self.ledger.clear_mark(transaction, batch.source, batch.lane))
+    def _try_to_forget_mark(
+        self, batch: Batch, token: tuple[str, int], began: float, error: Retryable | None = None
+    ) -> None:
+        """Take back this execution's mark, if there is time: it ends alive. A mark that stays is no harm to a retry.
+
+        Args:
+            batch: whose lane it is.
+            token: this execution's; a mark of another one is left alone.
+            began: when it began.
+            error: what it ends with, if it does.
+        """
+        if self._clock() > began + self._budget * 4 / 3:
+            return  # two thirds of the hard limit: to be killed in the middle of it would be worse
+
+        def work(transaction: Transaction) -> None:
+            mark = self.ledger.mark(transaction, batch.source, batch.lane)
+            if mark is not None and mark.token == token:
+                self.ledger.clear_mark(transaction, batch.source, batch.lane)
+
+        try:
+            self.engine.transact(work)
+        except Retryable as another:
+            if error is None:
+                raise
+            error.add_note(f"the mark of the record that was under way stays: {another}")
 
 
 def _is_retry(token: tuple[str, int], earlier: tuple[str, int]) -> bool:

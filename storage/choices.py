@@ -76,11 +76,13 @@ class Page(Generic[T]):
         items: what it holds.
         position: where the next one begins; None if this is the last.
         looked_at: how many were looked at.
+        ends: for each item, the position behind it: for who stops in the middle of a page.
     """
 
     items: list[T]
     position: str | None
     looked_at: int
+    ends: list[str]
 
 
 def read_letters(
@@ -100,6 +102,7 @@ def read_letters(
     if position is not None:
         begin = max(begin, prefix + _decode(position) + b"\x00")
     items: list[DeadLetter] = []
+    ends: list[str] = []
     looked_at = 0
     read = _READ if choice.text or (choice.reason and choice.runs) else limit + 1
     while begin < end and looked_at < scan:
@@ -109,12 +112,13 @@ def read_letters(
             begin = key + b"\x00"
             if letter is not None and choice.takes(letter):
                 items.append(letter)
+                ends.append(_encode(key[len(prefix) :]))
             if len(items) == limit:
                 more = some.more or number < len(some.pairs)
-                return Page(items, _encode(key[len(prefix) :]) if more else None, looked_at)
+                return Page(items, ends[-1] if more else None, looked_at, ends)
         if not some.more:
-            return Page(items, None, looked_at)
-    return Page(items, _encode(begin[len(prefix) : -1]) if begin < end else None, looked_at)
+            return Page(items, None, looked_at, ends)
+    return Page(items, _encode(begin[len(prefix) : -1]) if begin < end else None, looked_at, ends)
 
 
 def read_cleanups(
@@ -122,6 +126,7 @@ def read_cleanups(
 ) -> Page[Cleanup]:
     """A page of cleanups by run id; arguments as those of `read_letters`."""
     items: list[Cleanup] = []
+    ends: list[str] = []
     looked_at = 0
     after = position
     read = _READ if choice.text else limit + 1
@@ -133,13 +138,14 @@ def read_cleanups(
             looked_at += 1
             if choice.takes(cleanup):
                 items.append(cleanup)
+                ends.append(cleanup.run)
             if len(items) == limit:
                 more = last is not None or number < len(some)
-                return Page(items, cleanup.run if more else None, looked_at)
+                return Page(items, cleanup.run if more else None, looked_at, ends)
         if last is None:
-            return Page(items, None, looked_at)
+            return Page(items, None, looked_at, ends)
         after = last
-    return Page(items, after, looked_at)
+    return Page(items, after, looked_at, ends)
 
 
 def each_letter(store: Store, choice: LetterChoice) -> Iterator[DeadLetter]:

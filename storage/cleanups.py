@@ -88,7 +88,9 @@ class Cleanups:
         entry = replace(entry, named=entry.named + self._name(transaction, run, named, entry.named))
         return self._write(transaction, old, entry)
 
-    def requeue(self, transaction: Transaction, run: str, *, now: float, force: bool = False) -> Cleanup | None:
+    def requeue(
+        self, transaction: Transaction, run: str, *, now: float, force: bool = False, named: bool = True
+    ) -> Cleanup | None:
         """Begin a new round at once, whatever its state: a person asks.
 
         Args:
@@ -96,13 +98,15 @@ class Cleanups:
             run: the run's id.
             now: Unix seconds.
             force: delete although the run lives, or although keys are outside of its prefix; for this round only.
+            named: the person means this very run. Otherwise it is one of many, and one that a person holds stays held:
+                whoever asks for all that wait does not know of somebody's reason for a single one.
 
         Returns:
             The cleanup as it is now; None where there is none.
         """
         old = self.get(transaction, run)
-        if old is None:
-            return None
+        if old is None or (old.by_hand and not named):
+            return old
         entry = replace(old, round=old.round + 1, updated=now, forced=force)
         if old.state is not CleanupState.RUNNING:
             entry = _open_again(entry, now)

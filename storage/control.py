@@ -37,6 +37,8 @@ _CASCADES: Final = {  # event to kind of entity and the payload's field with its
     "tag_deleted": ("tag", "tag_id"),
     "project_deleted": ("project", "project_id"),
 }
+TYPES: Final = _RUN_EVENTS | _CASCADES.keys()
+"""Every control event that there is."""
 
 
 class _Event(TypedDict):

@@ -12,6 +12,7 @@ indexes and counts (`storage.letter_index`).
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 CHUNK: Final = 90_000  # bytes; a value may have 100,000
 STAGED: Final = 4_000_000  # bytes of a record beyond which its chunks are written ahead
 SHORT: Final = 1_000  # characters kept of run id, type and error in the head
+_TRIES: Final = 3  # of a requeue that the store finds too old or contended, where nothing can be done ahead
+_PAUSE: Final = 0.1  # seconds before the second; before the third twice as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +285,8 @@ class DeadLetters:
 
         Raises:
             StorageUnavailable: the store did not answer.
+            TransactionTooLarge: the record alone is more than one transaction can take.
+            TransactionTooOld, Contended: three times on end; try again later.
             ValueError: the applier is another route's.
         """
         if applier.route != letter.route:
@@ -307,12 +312,18 @@ class DeadLetters:
                 self.remove(transaction, letter.source, letter.offset)
             return outcome
 
+        failures = 0
         while True:
             try:
                 return engine.transact(work, impatient=True)
             except SplitTransaction as error:
-                if not self._shrink(engine, applier, letter) and isinstance(error, TransactionTooLarge):
+                if self._shrink(engine, applier, letter):
+                    failures = 0
+                    continue
+                failures += 1
+                if failures == _TRIES or isinstance(error, TransactionTooLarge):
                     raise
+                time.sleep(_PAUSE * failures)
 
     def _shrink(self, engine: Engine, applier: Meaning, letter: DeadLetter) -> bool:
         """Do a part of a delete_run that is too large for one transaction; False: there is nothing to do ahead."""

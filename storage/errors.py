@@ -13,7 +13,10 @@ StorageError
 │   ├── InvalidRecord           envelope or payload breaks the contract
 │   ├── UnknownType             no such message type
 │   ├── KeyTooLarge             FoundationDB 2102: key over 10,000 bytes
-│   └── ValueTooLarge           FoundationDB 2103: value over 100,000 bytes
+│   ├── ValueTooLarge           FoundationDB 2103: value over 100,000 bytes
+│   ├── TooLargeAlone           the record alone is more than one transaction can take
+│   ├── Bug                     a handler failed in a way it should not
+│   └── KillsWorkers            workers died on this record
 ├── BlobError               a blob store did not do what it was asked
 │   ├── BlobsAway               it did not answer, or asked for patience: try again later
 │   └── BlobsRefused            it said no: a bucket that is not there, access denied
@@ -90,6 +93,24 @@ class ValueTooLarge(Poison):
     """A value would be over 100,000 bytes (FoundationDB error 2103)."""
 
     reason = "value_too_large"
+
+
+class Bug(Poison):
+    """A handler failed in a way it should not. The record is kept with the traceback."""
+
+    reason = "bug"
+
+
+class KillsWorkers(Poison):
+    """Workers died on this record."""
+
+    reason = "kills_workers"
+
+
+class TooLargeAlone(Poison):
+    """The record alone is more than one transaction can take."""
+
+    reason = "transaction_too_large"
 
 
 class BlobError(StorageError):

@@ -54,7 +54,7 @@ class S3Blobs:
     Args:
         bucket: its name.
         endpoint: the server's address; empty: Amazon's own.
-        key: access key.
+        key: access key; empty, with an empty secret: the cloud's own identity (an IAM role, say).
         secret: secret key.
         region: the region that requests are signed for.
         versions: list and delete every version and delete marker.
@@ -78,8 +78,8 @@ class S3Blobs:
         self._client: Any = session.client(
             "s3",
             endpoint_url=endpoint or None,
-            aws_access_key_id=key,
-            aws_secret_access_key=secret,
+            aws_access_key_id=key or None,  # None: botocore looks for the cloud's own identity
+            aws_secret_access_key=secret or None,
             region_name=region,
             config=Config(
                 signature_version="s3v4",
@@ -132,12 +132,14 @@ class S3Blobs:
         return BlobPage(blobs, end, more=True, cut=bool(blobs))
 
     def names(self, after: str = "", *, limit: int = PAGE) -> NamePage:
-        """See `BlobStore.names`."""
-        where = {"StartAfter": after} if after else {}
-        answer = self._ask(self._client.list_objects_v2, Delimiter="/", MaxKeys=limit, **where)
+        """See `BlobStore.names`. With versions also those under which nothing but old versions and markers stands."""
+        ask = self._client.list_object_versions if self._versions else self._client.list_objects_v2
+        where = {"KeyMarker" if self._versions else "StartAfter": after} if after else {}
+        answer = self._ask(ask, Delimiter="/", MaxKeys=limit, **where)
         prefixes = [item["Prefix"] for item in answer.get("CommonPrefixes", ())]
         # Behind a prefix the next page begins at its last possible key, so that its own are passed over.
-        ends = [item["Key"] for item in answer.get("Contents", ())] + [prefix + _LAST for prefix in prefixes]
+        keys = [item["Key"] for kind in ("Contents", "Versions", "DeleteMarkers") for item in answer.get(kind, ())]
+        ends = keys + [prefix + _LAST for prefix in prefixes]
         end = max(ends, default=after)
         names = [prefix.removesuffix("/") for prefix in prefixes if prefix + _LAST > after]
         return NamePage(names, end, bool(answer.get("IsTruncated")) and end > after)

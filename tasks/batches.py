@@ -1,7 +1,8 @@
 """The tasks of the routes: one batch of records into the store, then what follows from them.
 
-What the infrastructure is to blame for is retried for as long as it takes; what the records are to blame for becomes a
-dead letter inside `storage.apply`. Whatever else fails is logged and left: the bridge sends the batch again.
+What the infrastructure is to blame for is retried, a bounded number of times; what the records are to blame for becomes
+a dead letter inside `storage.apply`. Whatever else fails is logged and left, as are tries that come to their end: the
+bridge sends the batch again, for as long as it takes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from tasks.opened import OpenedStore
     from tasks.settings import Settings
 
-_EARLY_TRIES: Final = 20  # an early batch has lost its predecessor by then; the bridge knows, and sends again
+# An early batch has lost its predecessor by then; the bridge knows, and sends again. While the store is away these last
+# longer than the bridge's longest patience, so that some copy of a batch is always there to find the store back.
+_TRIES: Final = 20
 _FIRST_WAIT: Final = 0.2  # seconds
 _LONGEST_WAIT: Final = 15.0  # seconds; well below the visibility timeout, or Redis would hand the task out again
 
@@ -67,11 +70,17 @@ def register_route(
     def execute(self: Task, batch: Batch) -> None:
         retries: int = self.request.retries
         began, tried, result, failure = time.monotonic(), opened.retries.mine(), Result(), "unknown"
+        clock = time.time()  # before the store is opened: that may take long
         try:
-            opened.batch_applier(route).apply(batch, token=(str(self.request.id), retries), into=result)
+            opened.batch_applier(route).apply(batch, token=(str(self.request.id), retries), into=result, began=clock)
             failure = ""
         except (Retryable, Fatal) as error:
             failure, wait = "fdb", wait_for(retries, opened.settings)
+            if not may_try_again(retries, result):
+                log.warning(
+                    "given up: the bridge sends it again", batch=str(batch), error=str(error), tries=retries + 1
+                )
+                return
             log.warning("waiting for the store", batch=str(batch), error=str(error), retry_in=round(wait, 2))
             raise self.retry(exc=error, countdown=wait, **_repeat(batch)) from error
         finally:
@@ -82,11 +91,23 @@ def register_route(
         annotate(**{"matyan.state": result.state.value, "matyan.applied": result.applied.total()})
         if result.follow_ups:
             follow(result.follow_ups)
-        if result.state is State.UNFINISHED or (result.state is State.EARLY and retries < _EARLY_TRIES):
+        if result.state in {State.UNFINISHED, State.EARLY} and may_try_again(retries, result):
             raise self.retry(countdown=wait_for(min(retries, 4), opened.settings), **_repeat(batch))
 
     task: Task = apply
     return task
+
+
+def may_try_again(retries: int, result: Result) -> bool:
+    """Whether a task that did not get through asks for another try; without progress only so often.
+
+    There may be several copies of a batch, and each that goes on holds a worker's slot from time to time.
+
+    Args:
+        retries: how often it has asked before.
+        result: what it has done in this try.
+    """
+    return retries < _TRIES or result.transactions > 0
 
 
 def wait_for(retries: int, settings: Settings) -> float:

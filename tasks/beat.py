@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from celery.beat import PersistentScheduler
 
+from storage.cascades import CascadeState
 from storage.cleanups import CleanupState
 from storage.engine import ignore
-from tasks.metrics import CLEANUPS, DEAD_LETTERS_KEPT, LEDGER_AGE, OUTBOX, Role
+from tasks.metrics import CASCADES, CLEANUPS, DEAD_LETTERS_KEPT, LEDGER_AGE, OUTBOX, Role
 from tasks.pulse import Pulse
 from tasks.settings import WrongSettingError
 from tasks.watch import Watch
@@ -30,6 +31,7 @@ STORE: Final = "store"
 EVERY: Final = 30.0  # seconds between two readings of the ledgers
 # Done cleanups are kept by the thousand, and nobody waits for them: the counter of finished ones tells.
 _STATES: Final = tuple(state for state in CleanupState if state is not CleanupState.DONE)
+_CASCADE_STATES: Final = tuple(state for state in CascadeState if state is not CascadeState.DONE)
 
 log = structlog.get_logger("tasks.beat")
 
@@ -84,11 +86,13 @@ def show_ledgers(store: Store, meter: Meter) -> None:
         StorageError: it cannot be read.
     """
     cleanups = store.cleanups.count(store.engine, states=_STATES)
+    cascades = store.cascades.count(store.engine, states=_CASCADE_STATES)
     letters = Counter[str]()
     for (_, _, reason), count in store.dead_letters.count(store.engine).items():
         letters[reason] += count
     events = store.outbox.count(store.engine)
     meter.show(CLEANUPS, {(state.value,): count for state, count in cleanups.items()})
+    meter.show(CASCADES, {(state.value,): count for state, count in cascades.items()})
     meter.show(DEAD_LETTERS_KEPT, {(reason,): count for reason, count in letters.items()})
     meter.show(OUTBOX, {(): events})
     meter.show_age(LEDGER_AGE)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
 
-from tasks.queues import CLEANUP_QUEUE, JOBS_QUEUE, REQUEUE_TASKS, control_queues, ingest_queues
+from tasks.queues import (
+    CASCADE_TASK,
+    CLEANUP_QUEUE,
+    CLEANUP_TASK,
+    JOBS_QUEUE,
+    REQUEUE_TASKS,
+    control_queues,
+    ingest_queues,
+)
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -24,6 +32,11 @@ def cleanup_limit(settings: Settings) -> float:
     return settings.cleanup_slice_seconds + CLEANUP_GRACE_SECONDS
 
 
+def longest_limit(settings: Settings) -> float:
+    """The hard time limit in seconds of whatever task may take longest in a queue that is redelivered."""
+    return max(settings.task_time_limit_seconds, cleanup_limit(settings))
+
+
 def find_queues(settings: Settings) -> list[str]:
     """All queues there are: what a worker consumes that is not told which."""
     lanes = ingest_queues(settings.ingest_queues) + control_queues(settings.control_queues)
@@ -33,7 +46,7 @@ def find_queues(settings: Settings) -> list[str]:
 def configure(settings: Settings) -> dict[str, Any]:
     """Celery's settings for ours."""
     limit = settings.task_time_limit_seconds
-    longest = max(limit, cleanup_limit(settings))
+    longest = longest_limit(settings)
     return {
         "broker_url": settings.redis_url,
         # Whoever can write to Redis must not be able to run code in a worker: no pickle, ever.
@@ -45,8 +58,12 @@ def configure(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": False,  # the bridge sends again, bounded
         "task_time_limit": limit,
         "task_queues": [Queue(name) for name in find_queues(settings)],
-        # For Flower's API, which names a task and no queue; what we send ourselves names both.
-        "task_routes": {key: {"queue": JOBS_QUEUE} for key in REQUEUE_TASKS},
+        # For Flower's API, which names a task and no queue; what we send ourselves names both. Never Celery's own
+        # default queue: nobody reads it.
+        "task_default_queue": JOBS_QUEUE,
+        "task_routes": {key: {"queue": JOBS_QUEUE} for key in REQUEUE_TASKS}
+        | {key: {"queue": CLEANUP_QUEUE} for key in (CLEANUP_TASK, CASCADE_TASK)},
+        "result_expires": None,  # there are no results: beat is not to send a task a day that deletes them
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "beat_scheduler": "tasks.beat:WatchedScheduler",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from storage.apply import Bug, KillsWorkers
+from storage import application, control
 from storage.cleanup import CleanupState
-from storage.errors import UnknownType
+from storage.errors import Bug, KillsWorkers, UnknownType
 from storage.meaning import CONTROL, INGEST
 from storage.result import State
 from tasks.metrics import (
@@ -40,11 +40,12 @@ _OURS: Final = {Bug.reason, KillsWorkers.reason}  # whose fault is not known to 
 class _Route(NamedTuple):
     processed: Metric
     errors: Metric
+    kinds: frozenset[str]  # the message types that it knows
 
 
 _ROUTES: Final = {
-    INGEST: _Route(INGESTION_PROCESSED, INGESTION_ERRORS),
-    CONTROL: _Route(CONTROL_PROCESSED, CONTROL_ERRORS),
+    INGEST: _Route(INGESTION_PROCESSED, INGESTION_ERRORS, application.TYPES),
+    CONTROL: _Route(CONTROL_PROCESSED, CONTROL_ERRORS, control.TYPES),
 }
 
 
@@ -62,9 +63,9 @@ def count_batch(
         retries: transactions that were tried again.
         failure: what ended it early: ``fdb`` (the store), ``unknown`` (a bug); empty: nothing.
     """
-    processed, errors = _ROUTES[route]
+    processed, errors, kinds = _ROUTES[route]
     for kind, records in (result.applied + result.dropped).items():
-        meter.count(processed, records, kind)
+        meter.count(processed, records, kind if kind in kinds else _UNKNOWN)
     for reason, records in result.dead.items():
         meter.count(DEAD_LETTERS, records, batch.source.topic, reason)
         if reason == UnknownType.reason:

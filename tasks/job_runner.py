@@ -55,6 +55,12 @@ class JobAsk:
     gap: float = 0.0
     tell: Callable[[str], None] = _say_nothing
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether beat's next turn may be passed over for it: beat's own, or all that the settings say."""
+        narrowed = self.limit != 0 or self.unknown is not None or self.older_than_hours is not None
+        return not self.dry_run and (self.gap > 0 or not narrowed)
+
 
 class JobRunner:
     """Does jobs on the store of this process.
@@ -101,7 +107,7 @@ class JobRunner:
         with locks.hold(job.lock, ttl=job.lock_ttl(self._settings), unless_done_since=since) as lock:
             order = JobOrder(store, began, ask.dry_run, ask.limit, ask.tell, lock.renew)
             tally = _DO[job.name](self, order, ask)
-            if not ask.dry_run:
+            if ask.is_whole:
                 lock.note_done(show_tally(tally))
         return tally
 
@@ -142,7 +148,7 @@ class JobRunner:
         del ask
         if order.dry_run:
             return {"waiting": order.store.outbox.count(order.store.engine)}
-        published = self._publisher.publish_waiting(order.store, now=order.now)
+        published = self._publisher.publish_waiting(order.store, now=order.now, keep=order.keep)
         return {"sent": published.sent, "left": published.left}
 
     def _forget_old(self, order: JobOrder, ask: JobAsk) -> Tally:

@@ -251,6 +251,13 @@ CLEANUPS: Final = Metric(
     "Cleanups in the ledger, by state.",
     ("state",),
 )
+CASCADES: Final = Metric(
+    "matyan_cascades",
+    Kind.GAUGE,
+    _BEAT,
+    "Cascades in the ledger, by state: what pointed to a deleted experiment, tag or project and is to be cleared.",
+    ("state",),
+)
 OUTBOX: Final = Metric(
     "matyan_outbox_events",
     Kind.GAUGE,
@@ -268,7 +275,7 @@ LEDGER_AGE: Final = Metric(
     "matyan_ledger_age_seconds",
     Kind.GAUGE,
     _BEAT,
-    "Seconds since beat last read these three; grows while the store is away.",
+    "Seconds since beat last read these four; grows while the store is away.",
 )
 
 # -- ours: every process -----------------------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from storage.engine import ignore
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from storage.outbox import OutboxEvent
     from storage.store import Store
@@ -70,13 +72,16 @@ class OutboxPublisher:
         if time.monotonic() >= self._not_before:
             self.publish(store, events)
 
-    def publish_waiting(self, store: Store, *, now: float, older: float = _YOUNG) -> Published:
+    def publish_waiting(
+        self, store: Store, *, now: float, older: float = _YOUNG, keep: Callable[[], None] = ignore
+    ) -> Published:
         """Publish what waits in the outbox; stops where Kafka does not confirm a page.
 
         Args:
             store: the open store.
             now: Unix seconds.
             older: only events that have waited for so many seconds, so that nobody is published at the same time.
+            keep: called before each page; renews a job's lock.
         """
         sent = left = 0
         page: list[OutboxEvent] = []
@@ -85,6 +90,7 @@ class OutboxPublisher:
                 break  # the others are younger
             page.append(event)
             if len(page) == _PAGE:
+                keep()
                 done = self.publish(store, page)
                 sent, left, page = sent + done.sent, left + done.left, []
                 if left:

@@ -10,18 +10,18 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from storage.apply import Bug, TooLargeAlone
 from storage.choices import CleanupChoice, LetterChoice, read_cleanups, read_letters
 from storage.cleanups import CleanupState
-from storage.errors import Poison, StorageError, TransactionTooLarge
+from storage.errors import Bug, Poison, StorageError, TooLargeAlone, TransactionTooLarge
 from storage.ledger import raise_epoch
 from tasks.cleanup import send_cleanup
 from tasks.follow_ups import send_asked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from celery import Celery
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from storage.engine import Transaction
     from storage.store import Store
 
-_PAGE: Final = 20  # between two looks at the clock
+_PAGE: Final = 20
 _AWAY: Final = 30.0  # seconds; each try costs some
 
 Choice = LetterChoice | CleanupChoice
@@ -45,7 +45,7 @@ class Requeued:
         words: in a sentence's part, for people.
     """
 
-    kind: Literal["applied", "dropped", "failed again", "gone", "requeued"]
+    kind: Literal["applied", "dropped", "failed again", "gone", "left as held by a person", "requeued"]
     words: str
 
 
@@ -79,22 +79,25 @@ class Requeuer:
 
     # -- cleanups --------------------------------------------------------------------------------------------------
 
-    def requeue_cleanup(self, run: str, *, force: bool = False) -> Requeued:
+    def requeue_cleanup(self, run: str, *, force: bool = False, named: bool = True) -> Requeued:
         """Begin a new round of a run's cleanup, and send its task.
 
         Args:
             run: the run's id.
             force: delete the blobs although the run lives, or although the event's keys are outside of its prefix.
+            named: a person means this very run; otherwise one that a person holds is left as it is.
 
         Raises:
             StorageUnavailable: the store did not answer; nothing was done.
         """
         cleanups, now = self._store.cleanups, self._clock()
         entry = self._store.engine.transact(
-            lambda transaction: cleanups.requeue(transaction, run, now=now, force=force)
+            lambda transaction: cleanups.requeue(transaction, run, now=now, force=force, named=named)
         )
         if entry is None:
             return Requeued("gone", "there is no cleanup of this run")
+        if entry.by_hand:
+            return Requeued("left as held by a person", "left: a person holds it; requeue it by its name")
         if entry.state is CleanupState.RUNNING:
             return Requeued("requeued", "requeued: it is running, and will list once more before it ends")
         done = "requeued, forced" if force else "requeued"
@@ -178,22 +181,33 @@ class Requeuer:
     def requeue_many(self, choice: Choice, position: str | None = None, *, seconds: float) -> Progress:
         """Requeue chosen cleanups or dead letters for so long, each once; go on with the position that it returns.
 
+        The clock is looked at after each, since one alone may take long. Cleanups that a person holds are left.
+
         Raises:
             StorageUnavailable: the store did not answer; begin again from the same position.
         """
         deadline = time.monotonic() + seconds
         became: Counter[str] = Counter()
         while True:
-            if isinstance(choice, CleanupChoice):
-                cleanups = read_cleanups(self._store, choice, position, limit=_PAGE)
-                became.update(self.requeue_cleanup(entry.run).kind for entry in cleanups.items)
-                position = cleanups.position
-            else:
-                letters = read_letters(self._store, choice, position, limit=_PAGE)
-                became.update(self.requeue_letter(letter).kind for letter in letters.items)
-                position = letters.position
-            if position is None or time.monotonic() > deadline:
-                return Progress(became, position)
+            for one, end in self._read(choice, position):
+                if one is not None:
+                    became[one().kind] += 1
+                position = end
+                if position is None or time.monotonic() > deadline:
+                    return Progress(became, position)
+
+    def _read(self, choice: Choice, position: str | None) -> Iterator[tuple[Callable[[], Requeued] | None, str | None]]:
+        """The requeueings of a page, each with the position behind it; None where it is the last of all."""
+        if isinstance(choice, CleanupChoice):
+            cleanups = read_cleanups(self._store, choice, position, limit=_PAGE)
+            ones = [partial(self.requeue_cleanup, entry.run, named=False) for entry in cleanups.items]
+            ends, last = cleanups.ends, cleanups.position
+        else:
+            letters = read_letters(self._store, choice, position, limit=_PAGE)
+            ones = [partial(self.requeue_letter, letter) for letter in letters.items]
+            ends, last = letters.ends, letters.position
+        yield from zip(ones, ends, strict=True)
+        yield None, last  # beyond what was looked at and not chosen
 
 
 def find_letter(store: Store, topic: str, partition: int, offset: int) -> list[DeadLetter]:

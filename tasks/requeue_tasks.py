@@ -14,6 +14,7 @@ from storage.choices import CleanupChoice, LetterChoice
 from storage.cleanups import CleanupState
 from storage.errors import Retryable
 from tasks.batches import choose_wait
+from tasks.celeryconfig import longest_limit
 from tasks.queues import REQUEUE_CLEANUP_TASK, REQUEUE_DEAD_LETTER_TASK, REQUEUE_MANY_TASK
 from tasks.requeue import Choice, Requeuer, find_letter
 
@@ -57,7 +58,8 @@ def register_requeues(app: Celery, opened: OpenedStore, settings: Settings) -> N
         log.info("requeued a dead letter", place=place, became=words)
         return f"{place}: {words}"
 
-    @app.task(name=REQUEUE_MANY_TASK, **options)
+    # Killed at its limit it would not send the rest: one item may take long, so there is far more time than it takes.
+    @app.task(name=REQUEUE_MANY_TASK, time_limit=longest_limit(settings), **options)
     def requeue_many(
         self: Task,
         what: str,

@@ -61,8 +61,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail "flower.basicAuth or flower.existingSecret is required: whoever reaches Flower can start tasks" -}}
 {{- end -}}
 {{- $drain := index .Values.settings "DRAIN_SECONDS" | default 20 | float64 -}}
-{{- if lt (float64 .Values.bridge.terminationGracePeriodSeconds) (addf $drain 10) -}}
-{{- fail (printf "bridge.terminationGracePeriodSeconds must be above DRAIN_SECONDS (%v) by 10 at least" $drain) -}}
+{{- if lt (float64 .Values.bridge.terminationGracePeriodSeconds) (addf $drain 20) -}}
+{{- fail (printf "bridge.terminationGracePeriodSeconds must be above DRAIN_SECONDS (%v) by 20 at least" $drain) -}}
 {{- end -}}
 {{- $limit := index .Values.settings "TASK_TIME_LIMIT_SECONDS" | default 30 | float64 -}}
 {{- if lt (float64 .Values.worker.terminationGracePeriodSeconds) (addf $limit 10) -}}
@@ -112,6 +112,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
     secretKeyRef:
       name: {{ include "matyan-celery.secret" (list . $s3.existingSecret) }}
       key: {{ ternary $s3.secretKeyKey "s3-secret-key" (ne $s3.existingSecret "") }}
+{{- else if not (hasKey .Values.settings "S3_ACCESS_KEY") }}
+- {name: S3_ACCESS_KEY, value: ""}
+- {name: S3_SECRET_KEY, value: ""}
 {{- end }}
 {{- if .Values.azure.connStr }}
 - name: AZURE_CONN_STR

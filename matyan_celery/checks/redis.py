@@ -35,6 +35,8 @@ def look_at_redis(settings: Settings) -> Iterator[Finding]:
         **app.conf.broker_transport_options,
         "socket_timeout": SECONDS,
         "socket_connect_timeout": SECONDS,
+        "max_retries": 1,  # who asks looks again by himself
+        "interval_start": 0.2,
     }
     try:
         with app.connection_for_write() as connection:

@@ -130,7 +130,9 @@ Examples:
   matyan-celery cleanups requeue --force 5f0c...     (delete its blobs although the run lives)"""
 )
 @_filters
-@click.option("--all", "everything", is_flag=True, help="All that are failed or held; without a filter.")
+@click.option(
+    "--all", "everything", is_flag=True, help="All that are failed, or held but not by a person; without a filter."
+)
 @click.option(
     "--force",
     "forced",
@@ -143,8 +145,10 @@ def requeue(
 ) -> None:
     """Begin cleanups anew, and send their tasks.
 
-    Safe to run twice. A held one is looked at again: where its run still lives, it is held again; only --force, which
-    takes the run's id, deletes the blobs of a run that lives. For one round: the next event is looked at as ever.
+    Safe to run twice. One that a person holds is requeued by --run alone, and left by --all and --state.
+
+    Another held one is looked at again: where its run still lives, it is held again; only --force, which takes the
+    run's id, deletes the blobs of a run that lives. For one round: the next event is looked at as ever.
     """
     if forced and (runs or states or everything):
         msg = "--force names its runs itself: give it without other filters"
@@ -157,7 +161,7 @@ def requeue(
         requeuer = Requeuer(store, app)
         chosen = (entry.run for entry in _choose(store, runs, states, _WAITING))
         for run in forced or (chosen if states or not runs else runs):
-            requeued = requeuer.requeue_cleanup(run, force=bool(forced))
+            requeued = requeuer.requeue_cleanup(run, force=bool(forced), named=bool(forced or runs))
             became[requeued.kind] += 1
             click.echo(printable(f"{run}: {requeued.words}"))
     click.echo(", ".join(f"{count} {kind}" for kind, count in sorted(became.items())) or "no cleanup passes these")

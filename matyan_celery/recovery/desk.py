@@ -132,19 +132,24 @@ class Desk:
 
     # -- requeueing ------------------------------------------------------------------------------------------------
 
-    def requeue(self, items: list[Item], *, force: bool = False) -> list[str]:
+    def requeue(self, items: list[Item], *, force: bool = False, named: bool = False) -> list[str]:
         """Requeue selected items; a sentence for each.
+
+        Args:
+            items: which ones.
+            force: delete although held; see `Requeuer.requeue_cleanup`.
+            named: asked for on the item's own page; otherwise cleanups that a person holds are left.
 
         Raises:
             StorageError: the store did not answer; those before are done.
         """
         store, app = self._open()
         requeuer = Requeuer(store, app)
-        return [f"{item}: {self._requeue(requeuer, item, force=force).words}" for item in items]
+        return [f"{item}: {self._requeue(requeuer, item, force=force, named=named).words}" for item in items]
 
-    def _requeue(self, requeuer: Requeuer, item: Item, *, force: bool) -> Requeued:
+    def _requeue(self, requeuer: Requeuer, item: Item, *, force: bool, named: bool) -> Requeued:
         if item.source is None:
-            return requeuer.requeue_cleanup(item.run, force=force)
+            return requeuer.requeue_cleanup(item.run, force=force, named=named)
         if item.kind == "lane":
             return requeuer.resend(item.source)
         found = self.letter(item)
@@ -163,7 +168,8 @@ class Desk:
         what = "cleanups" if isinstance(choice, CleanupChoice) else "dead_letters"
         fields = {name: str(value) for name, value in asdict(choice).items() if value}
         app.send_task(REQUEUE_MANY_TASK, (what, fields), queue=JOBS_QUEUE, retry=False)
-        return "A worker requeues them all, one after the other; the counts below follow."
+        left = " Those that a person holds are left, for their own pages." if query.show == "held" else ""
+        return f"A worker requeues them all, one after the other; the counts below follow.{left}"
 
     # -- messages for the page after a form ------------------------------------------------------------------------
 

@@ -221,10 +221,11 @@ class RequeueHandler(_Handler):
             names = [item.run for item in items if item.kind == "cleanup"]
             if names != [self.plain("confirm")]:
                 return ["Not forced: the run id that was typed is not this run's."]
-            return await self._desk.run(lambda: self._desk.requeue(items, force=True))
+            return await self._desk.run(lambda: self._desk.requeue(items, force=True, named=True))
         if not items:
             return ["Nothing was selected."]
-        return await self._desk.run(self._desk.requeue, items)
+        named = bool(self.plain("named")) and len(items) == 1  # on the item's own page, where its reason is shown
+        return await self._desk.run(lambda: self._desk.requeue(items, named=named))
 
 
 class CleanupHandler(_Handler):

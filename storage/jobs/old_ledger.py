@@ -30,10 +30,10 @@ def forget_old_entries(order: JobOrder, *, older_than_hours: float) -> Tally:
     tally = {"cleanups": 0, "cascades": 0}
 
     def find_old() -> Iterator[Cleanup | Cascade]:
-        for cleanup in store.cleanups.each(store.engine, states=[CleanupState.DONE]):
+        for cleanup in order.scan(store.cleanups.each(store.engine, states=[CleanupState.DONE])):
             if cleanup.updated < cutoff:
                 yield cleanup
-        for cascade in store.cascades.each(store.engine, states=[CascadeState.DONE]):
+        for cascade in order.scan(store.cascades.each(store.engine, states=[CascadeState.DONE])):
             if cascade.updated < cutoff:
                 yield cascade
 

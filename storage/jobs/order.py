@@ -17,6 +17,7 @@ Tally = dict[str, int]
 """How many of what, in the order in which it is told: ``{"found": 5, "cleared": 2}``."""
 
 CHUNK: Final = 200  # entries of one transaction that writes
+SCAN: Final = 500  # entries that are only looked at between two signs of life
 
 
 def _do_nothing(*_: object) -> None:
@@ -49,6 +50,13 @@ class JobOrder:
         while chunk := list(islice(iterator, size)):
             self.keep()
             yield chunk
+
+    def scan(self, items: Iterable[T]) -> Iterator[T]:
+        """``items``, the lock kept every `SCAN` of them: for those of which few or none may come to a chunk."""
+        for number, item in enumerate(items, 1):
+            if number % SCAN == 0:
+                self.keep()
+            yield item
 
 
 def show_tally(tally: Tally) -> str:

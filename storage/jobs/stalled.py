@@ -45,8 +45,8 @@ def send_stalled_again(
         return max(entry.updated, entry.due) <= order.now - stall_seconds
 
     def find_stalled() -> Iterator[Cleanup | Cascade]:
-        yield from filter(is_stalled, store.cascades.each(store.engine, states=OPEN_CASCADES))
-        yield from filter(is_stalled, store.cleanups.each(store.engine, states=OPEN_CLEANUPS))
+        yield from filter(is_stalled, order.scan(store.cascades.each(store.engine, states=OPEN_CASCADES)))
+        yield from filter(is_stalled, order.scan(store.cleanups.each(store.engine, states=OPEN_CLEANUPS)))
 
     for some in order.chunks(find_stalled()):
         still = some if order.dry_run else _postpone(order, some)

@@ -78,7 +78,7 @@ def clear_tombstones(order: JobOrder, *, older_than_hours: float, has_blobs: Cal
     cutoff = order.now - older_than_hours * 3600
 
     def find_old() -> Iterator[Tombstone]:
-        for tombstone in each_tombstone(order.store):
+        for tombstone in order.scan(each_tombstone(order.store)):
             tally["found"] += 1
             if tombstone.time < cutoff:
                 tally["old"] += 1

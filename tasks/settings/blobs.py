@@ -21,9 +21,10 @@ class BlobSettings(Section):
     s3_endpoint: str = DEVELOPMENT_S3_ENDPOINT
     """Empty: Amazon's own."""
     s3_access_key: Annotated[str, Secret.HIDDEN] = DEVELOPMENT_S3_KEY
-    """Who we are in S3."""
+    """Who we are in S3. Empty, with an empty S3_SECRET_KEY: the cloud's own identity (an IAM role of the pod or the
+    machine), or whatever else boto3 finds; so in production too."""
     s3_secret_key: Annotated[str, Secret.HIDDEN] = DEVELOPMENT_S3_KEY
-    """Proves it."""
+    """Proves it. Empty: see S3_ACCESS_KEY."""
     s3_bucket: Annotated[str, Field(min_length=1)] = "matyan-artifacts"
     """The bucket of all blobs."""
     s3_region: str = "us-east-1"

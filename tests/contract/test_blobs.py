@@ -192,7 +192,8 @@ def test_a_sweep_leaves_nothing_of_a_run(place: Place) -> None:
 
 
 def test_names_what_stands_before_the_first_slash(place: Place) -> None:
-    place.put("a/1", "a/2", "a-b/1", "b/1/2", "loose", "c.d/1", "loose2")
+    for _ in range(1 + place.versions):  # moto passes over the first version behind a marker
+        place.put("a/1", "a/2", "a-b/1", "b/1/2", "loose", "c.d/1", "loose2")
     found: list[str] = []
     after, more = "", True
     while more:
@@ -200,6 +201,25 @@ def test_names_what_stands_before_the_first_slash(place: Place) -> None:
         found += page.names
         after, more = page.end, page.more
     assert sorted(found) == ["a", "a-b", "b", "c.d"]
+
+
+@pytest.mark.parametrize("server", ["moto", "versity"])
+def test_names_what_has_only_old_versions(server: str, request: pytest.FixtureRequest) -> None:
+    running: S3Server = request.getfixturevalue(server)
+    bucket = f"test-{uuid4().hex[:12]}"
+    running.make_bucket(bucket, versions=True)
+    for number in range(3):
+        running.put(["a/1", "b/1", "b/2", "c/1", "loose"], str(number).encode(), bucket)
+    for key in ("a/1", "b/1", "b/2"):
+        running.client.delete_object(Bucket=bucket, Key=key)
+    blobs = open_s3(running, bucket, versions=True)
+    found, after, more = set[str](), "", True
+    while more:
+        page = blobs.names(after, limit=2)
+        found |= set(page.names)
+        after, more = page.end, page.more
+    blobs.close()
+    assert found == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("server", ["moto", "gcs", "azurite"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -21,8 +22,8 @@ def trouble() -> Iterator[Trouble]:
     server.close()
 
 
-def open_blobs(trouble: Trouble) -> S3Blobs:
-    return S3Blobs("bucket", endpoint=trouble.endpoint, key="k", secret="s", region="us-east-1")
+def open_blobs(trouble: Trouble, *, versions: bool = False) -> S3Blobs:
+    return S3Blobs("bucket", endpoint=trouble.endpoint, key="k", secret="s", region="us-east-1", versions=versions)
 
 
 def error(code: str) -> str:
@@ -119,3 +120,33 @@ def test_a_sweep_comes_through_throttling(trouble: Trouble) -> None:
     assert b"r/b" in again
     assert b"r/a" not in again
     blobs.close()
+
+
+def test_names_ask_for_versions_where_there_are_any(trouble: Trouble) -> None:
+    first_page = (
+        "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>b/</NextKeyMarker>"
+        "<DeleteMarker><Key>a</Key><VersionId>1</VersionId></DeleteMarker>"
+        "<CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes></ListVersionsResult>"
+    )
+    trouble.answers = [
+        (200, first_page),
+        (200, "<ListVersionsResult><IsTruncated>false</IsTruncated></ListVersionsResult>"),
+    ]
+    blobs = open_blobs(trouble, versions=True)
+    page = blobs.names(limit=2)
+    assert (page.names, page.more) == (["b"], True)
+    assert blobs.names(page.end).names == []
+    blobs.close()
+    first, second = (parse_qs(urlsplit(path).query, keep_blank_values=True) for path, _, _ in trouble.requests)
+    assert ("versions" in first, first["delimiter"]) == (True, ["/"])
+    assert second["key-marker"] == ["b/\U0010ffff"], "all under the last name is passed over"
+
+
+def test_empty_keys_are_the_clouds_own_identity(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "found-by-botocore")  # as a role's, in a cloud
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    trouble.answers = [(200, listing("r/a"))]
+    blobs = S3Blobs("bucket", endpoint=trouble.endpoint, key="", secret="", region="us-east-1")
+    assert [blob.key for blob in blobs.page("r/").blobs] == ["r/a"]
+    blobs.close()
+    assert "Credential=found-by-botocore/" in trouble.requests[0][1]["Authorization"]

@@ -242,7 +242,7 @@ class TestRefusals:
             (("flower.enabled=true",), "flower.basicAuth or flower.existingSecret is required"),
             (("keda.enabled=true", "hpa.enabled=true"), "choose one"),
             (("keda.enabled=true",), "keda.worker.prometheusAddress is required"),
-            (("settings.DRAIN_SECONDS=55",), "bridge.terminationGracePeriodSeconds must be above DRAIN_SECONDS"),
+            (("settings.DRAIN_SECONDS=45",), "bridge.terminationGracePeriodSeconds must be above DRAIN_SECONDS"),
             (("settings.TASK_TIME_LIMIT_SECONDS=60",), "worker.terminationGracePeriodSeconds must be above"),
             (("settings.CLEANUP_SLICE_SECONDS=40",), "cleaner.terminationGracePeriodSeconds must be above"),
             (("metrics.port=0", "metrics.serviceMonitor.enabled=true"), "serviceMonitor needs metrics.port"),
@@ -278,9 +278,36 @@ class TestRefusals:
         pods = list_pods(read_objects(render(LEAST)))
         defaults = load_settings(None)
         grace = {role: pod["terminationGracePeriodSeconds"] for role, pod in pods.items()}
-        assert grace["bridge"] >= defaults.drain_seconds + 10
+        assert grace["bridge"] >= defaults.drain_seconds + 20
         assert grace["worker"] >= defaults.task_time_limit_seconds + 10
         assert grace["cleaner"] >= cleanup_limit(defaults) + 10
+
+
+class TestIdentity:
+    def test_without_keys_it_is_the_clouds_own(self) -> None:
+        for given, keys in (
+            (("s3.accessKey=", "s3.secretKey="), {"S3_ACCESS_KEY": "", "S3_SECRET_KEY": ""}),
+            (("s3.accessKey=", "settings.S3_ACCESS_KEY=mine"), {}),
+            ((), {"S3_ACCESS_KEY": None, "S3_SECRET_KEY": None}),
+        ):
+            for pod in list_pods(read_objects(render(LEAST, *given))).values():
+                env = pod["containers"][0]["env"]
+                assert {one["name"]: one.get("value") for one in env if one["name"].startswith("S3_")} == keys
+
+
+class TestNetwork:
+    def test_ports_may_be_ranges(self) -> None:
+        given = ("networkPolicy.enabled=true", "networkPolicy.egressPorts={4500-4510,443}")
+        objects = read_objects(render(LEAST, *given))
+        rules = objects["NetworkPolicy", FULL]["spec"]["egress"]
+        assert rules[1]["ports"] == [
+            {"port": 4500, "endPort": 4510, "protocol": "TCP"},
+            {"port": 443, "protocol": "TCP"},
+        ]
+
+    def test_the_operators_ports_are_among_them(self) -> None:
+        rules = read_objects(render(LEAST, "networkPolicy.enabled=true"))["NetworkPolicy", FULL]["spec"]["egress"]
+        assert {"port": 4500, "endPort": 4510, "protocol": "TCP"} in rules[1]["ports"]
 
 
 class TestScaling:

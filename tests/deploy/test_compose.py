@@ -109,7 +109,7 @@ def test_ours_wait_for_what_they_need(services: Services) -> None:
 
 def test_they_get_the_time_to_end(services: Services) -> None:
     defaults = Settings.model_construct()
-    assert read_seconds(services["bridge"]["stop_grace_period"]) > defaults.drain_seconds + 10
+    assert read_seconds(services["bridge"]["stop_grace_period"]) >= defaults.drain_seconds + 20
     assert read_seconds(services["worker"]["stop_grace_period"]) > defaults.task_time_limit_seconds + 10
     assert read_seconds(services["cleaner"]["stop_grace_period"]) > cleanup_limit(defaults) + 10
 

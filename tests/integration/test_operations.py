@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -142,6 +143,14 @@ def test_health_tells_a_hung_process_from_a_living_one(programs: Programs, redis
         assert "no heartbeat at" in output or "is gone" in output
 
 
+def test_wait_does_not_wait_for_a_server_that_takes_connections_and_says_nothing(programs: Programs) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        code, output = programs.run("wait", "--for", "s3,store", "--timeout", "3", S3_ENDPOINT=endpoint)
+    assert code == 1
+    assert "s3 has not answered in the time that was left" in output
+
+
 def test_beat_shows_what_waits_for_a_person_and_lives_without_redis(
     programs: Programs, settings: dict[str, str], redis: RedisServer
 ) -> None:
@@ -151,6 +160,7 @@ def test_beat_shows_what_waits_for_a_person_and_lives_without_redis(
         store.engine.transact(lambda transaction: store.dead_letters.keep(transaction, letter, record))
         for name in ("a" * 32, "b" * 32):
             store.engine.transact(partial(store.cleanups.ask, run=name, source="event", now=1.0))
+        store.engine.transact(partial(store.cascades.ask, kind="project", uuid="p", now=1.0))
     redis.stop()
     watched = Watched(free_port())
     beat = programs.beat(METRICS_PORT=str(watched.port))
@@ -161,6 +171,7 @@ def test_beat_shows_what_waits_for_a_person_and_lives_without_redis(
     assert watched.sum("matyan_dead_letters", reason="invalid") == 1
     assert watched.sum("matyan_cleanups", state="pending") == 2
     assert watched.sum("matyan_cleanups", state="failed") == 0
+    assert watched.sum("matyan_cascades", state="held") == 1
     assert watched.sum("matyan_outbox_events") == 0
     assert 0 <= watched.sum("matyan_ledger_age_seconds") < 60
     redis.start()

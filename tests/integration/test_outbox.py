@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,10 @@ def test_more_than_a_page(kafka: KafkaServer, make_topic: MakeTopic, store: Stor
 
     store.engine.transact(work)
     publisher = OutboxPublisher(settings_for(kafka.bootstrap_servers, topic), patience=20.0)
-    assert publisher.publish_waiting(store, now=1e6) == Published(1_203, 0)
+    kept = list[None]()
+    keep = partial(kept.append, None)
+    assert publisher.publish_waiting(store, now=1e6, keep=keep) == Published(1_203, 0)
+    assert len(kept) == 2, "the job's lock is renewed before each full page"
     assert len(read(kafka.bootstrap_servers, topic, 1_203)) == 1_203
     publisher.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,17 @@ def hold(store: Store, *runs: str) -> None:
         store.engine.transact(lambda transaction: store.cleanups.hold(transaction, name, reason="it lives", now=3.0))  # noqa: B023
 
 
+def live(store: Store, name: str) -> None:
+    """Held by a worker."""
+
+    def work(transaction: Any) -> None:
+        store.cleanups.ask(transaction, name, source="event", now=1.0)
+        store.cleanups.begin(transaction, name, task_id="t-1", token="token", now=1.0, lease=9.0)
+        store.cleanups.hold(transaction, name, reason="it lives", token="token", now=3.0)
+
+    store.engine.transact(work)
+
+
 def states(store: Store) -> dict[str, str]:
     return {entry.run: str(entry.state) for entry in store.cleanups.each(store.engine)}
 
@@ -161,11 +173,24 @@ class TestCommand:
         assert states(store) == {"run-a": "pending", "run-b": "failed", "run-c": "failed", "run-d": "held"}
         assert "there is no cleanup" in run("requeue", "--run", "nobody", code=1).output
         assert run("requeue", "--run", "run-b", "--state", "held").output == "no cleanup passes these\n"
-        run("requeue", "--state", "held")
-        assert states(store)["run-d"] == "pending"
-        assert "2 requeued" in run("requeue", "--all").output
+        assert "1 requeued" in run("requeue", "--state", "failed", "--run", "run-b").output
+        assert "1 left as held by a person, 1 requeued" in run("requeue", "--all").output
+        run("requeue", "--run", "run-d")
         assert set(states(store).values()) == {"pending"}
         assert sent(redis, CLEANUP_QUEUE) == 4
+
+    def test_what_a_person_holds_is_reopened_by_its_name_alone(
+        self, run: Any, store: Store, redis: RedisServer
+    ) -> None:
+        fail(store, "run-a")
+        run("hold", "--run", "run-a", "--reason", "legal asked")
+        for choice in (("--all",), ("--state", "held")):
+            left = run("requeue", *choice).output
+            assert left.startswith("run-a: left: a person holds it")
+            assert left.endswith("\n1 left as held by a person\n")
+        assert (states(store), sent(redis, CLEANUP_QUEUE)) == ({"run-a": "held"}, 0)
+        run("requeue", "--run", "run-a")
+        assert (states(store), sent(redis, CLEANUP_QUEUE)) == ({"run-a": "pending"}, 1)
 
     def test_forces_by_name_alone(self, run: Any, store: Store) -> None:
         hold(store, "run-a", "run-b")
@@ -242,7 +267,15 @@ class TestTasks:
         assert self.call(app, REQUEUE_MANY_TASK, "dead_letters", {"reason": "bug"}) == "nothing to requeue"
         fail(store, *(f"run-{number:03d}" for number in range(50)))
         assert self.call(app, REQUEUE_MANY_TASK, "cleanups", {"runs": "run-01"}) == "10 requeued"
+        hold(store, "run-050")
+        live(store, "run-051")
         assert self.call(app, REQUEUE_MANY_TASK, "cleanups") == "40 requeued"
+        words = self.call(app, REQUEUE_MANY_TASK, "cleanups", {"state": "held"})
+        assert words == "1 left as held by a person, 1 requeued"
+        assert (states(store)["run-050"], states(store)["run-051"]) == ("held", "pending")
+
+    def test_many_may_take_longer_than_its_slice(self, app: Celery, settings: Settings) -> None:
+        assert app.tasks[REQUEUE_MANY_TASK].time_limit >= settings.task_time_limit_seconds / 3 + 60
 
     @pytest.mark.parametrize(
         ("what", "choice"),
@@ -263,13 +296,18 @@ def test_goes_on_where_the_time_ended(store: Store, app: Celery) -> None:
     for offset in range(50):
         keep(store, offset, b"no JSON")
     requeuer, position, rounds = Requeuer(store, app), None, 0
-    became: dict[str, int] = {}
+    became = Counter[str]()
     while rounds == 0 or position is not None:
         progress = requeuer.requeue_many(LetterChoice(), position, seconds=0)
         position, rounds = progress.position, rounds + 1
-        became = {kind: became.get(kind, 0) + count for kind, count in progress.became.items()}
-    assert (became, rounds) == ({"failed again": 50}, 3)
+        became += progress.became
+    assert became == {"failed again": 50}
+    assert rounds >= 50, "the clock is looked at after each"
     assert [letter.requeues for letter in store.dead_letters.each(store.engine)] == [1] * 50
+    fail(store, *(f"run-{number}" for number in range(5)))
+    first = requeuer.requeue_many(CleanupChoice(), seconds=0)
+    assert (first.became, first.position) == ({"requeued": 1}, "run-0")
+    assert requeuer.requeue_many(CleanupChoice(), "run-0", seconds=9).became == {"requeued": 4}
 
 
 def test_is_done_in_the_store_while_redis_is_away(store: Store, app: Celery, redis: RedisServer) -> None:

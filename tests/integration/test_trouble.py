@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -61,6 +62,27 @@ def test_store_away(kafka: KafkaServer, topic: str, group: str, programs: Progra
     assert read_numbers(settings["STORAGE_URL"]) == all_numbers(RUNS, 150)
     with open_store(settings["STORAGE_URL"]) as store:
         assert list(store.dead_letters.each(store.engine)) == []
+
+
+def test_a_bridge_ends_within_its_grace_while_the_store_is_away(
+    kafka: KafkaServer, group: str, programs: Programs, settings: dict[str, str], make_topic: MakeTopic
+) -> None:
+    """Each partition has a floor to raise, and each of those would take the whole timeout."""
+    topic = make_topic(partitions=8)
+    slow = {"DRAIN_SECONDS": "2", "STORAGE_TIMEOUT_SECONDS": "5", "COMMIT_SECONDS": "600"}
+    bridge = programs.bridge(KAFKA_DATA_INGESTION_TOPIC=topic, **slow)
+    worker = programs.worker(concurrency=1, KAFKA_DATA_INGESTION_TOPIC=topic)
+    bridge.start()
+    worker.start()
+    records = [item._replace(partition=number % 8) for number, item in enumerate(log_records(40, range(3)))]
+    produce(kafka.bootstrap_servers, topic, records)
+    wait_until(lambda: read_numbers(settings["STORAGE_URL"]) == all_numbers(40, 3), "all is applied", seconds=90)
+    other = sqlite3.connect(store_path(settings), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # another process that does not let go of the store
+    bridge.signal(signal.SIGTERM)
+    assert bridge.wait(50) == 0  # 8 floors, twice, and an epoch would be 85 seconds
+    assert "the epochs are not raised" in bridge.output()
+    other.close()
 
 
 def test_redis_restarted_empty(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from storage.apply import State
+from storage.apply import Result, State
 from storage.batch import unpack_batch
 from storage.errors import Retryable
+from tasks.batches import may_try_again
 from tests.simulation.messages import LogApplier
 from tests.simulation.store import Crash, SimEngine
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from storage.batch import Batch
     from tests.simulation.broker import Message
     from tests.simulation.world import World
-
-EARLY_TRIES = 20
 
 
 class Execution:
@@ -40,15 +39,16 @@ class Execution:
             patience=world.profile.time_limit * 4 / 3,
             budget=world.profile.time_limit / 2,
         )
+        result = Result()
         try:
-            result = applier.apply(batch, token=(self.message.task, self.message.retries))
+            applier.apply(batch, token=(self.message.task, self.message.retries), into=result)
         except Crash:
             self._die(batch)
         except Retryable as error:
             world.trace(f"{self.name} {batch}: {type(error).__name__}")
             world.note("task retried")
             world.ended_in_the_middle(batch)
-            self._retry(batch)
+            self._retry(batch, result)
         except RuntimeError:  # the bug in a handler: logged and left
             world.note("task failed by a bug")
         else:
@@ -58,10 +58,13 @@ class Execution:
                 world.note("batch in parts")
             for reason, number in result.dead.items():
                 world.note(f"dead: {reason}", number)
-            if result.state is State.UNFINISHED or (result.state is State.EARLY and self.message.retries < EARLY_TRIES):
-                self._retry(batch)
+            if result.state in {State.UNFINISHED, State.EARLY}:
+                self._retry(batch, result)
 
-    def _retry(self, batch: Batch) -> None:
+    def _retry(self, batch: Batch, result: Result) -> None:
+        if not may_try_again(self.message.retries, result):
+            self.world.note("task gave up")
+            return
         wait = min(2.0, 0.2 * 2 ** min(self.message.retries, 4))
         self.world.broker.push(batch.lane, self.message.retry(self.world.now + wait))
 

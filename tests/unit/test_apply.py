@@ -162,6 +162,33 @@ def test_a_huge_run_is_deleted_in_steps(store: Store) -> None:
     assert cursor_of(store) == last
 
 
+def test_a_huge_run_is_deleted_within_the_time_budget(store: Store) -> None:
+    tags = [message("add_tag", {"tag_name": f"{'t' * 1_900}{number}"}) for number in range(2_300)]
+    applier_of(store).apply(batch(message("create_run", {}), *tags))
+    clock, slow, last = Clock(), SlowApplier(store.directories), 1 + len(tags)
+    slow.clock_of_steps = clock
+    applier, deletion = applier_of(store, clock, slow), batch(message("delete_run", {}), first=last, after=last - 1)
+    assert (applier.apply(deletion).state, slow.steps) == (State.UNFINISHED, 2)  # 20 seconds, the budget is 15
+    assert cursor_of(store) == last - 1
+    tries = 1
+    while (state := applier.apply(deletion).state) is State.UNFINISHED:
+        tries += 1
+    assert (state, cursor_of(store), letters_of(store)) == (State.APPLIED, last, [])
+    assert tries > 1
+
+
+class SlowApplier(Applier):
+    """Each step of a large deletion takes ten seconds."""
+
+    clock_of_steps: Clock
+    steps = 0
+
+    def shrink(self, transaction: Any, envelope: Any) -> bool:
+        self.steps += 1
+        self.clock_of_steps.now += 10.0
+        return super().shrink(transaction, envelope)
+
+
 class BuggyApplier(Applier):
     """Has a bug that one record meets."""
 
@@ -212,6 +239,61 @@ def test_a_retry_is_no_death(store: Store) -> None:
     mark(store, 0, ("task", 0), clock.now - 100, 0)
     result = applier_of(store, clock).apply(batch(metric(0), attempt=3), token=("task", 1))
     assert (result.state, letters_of(store)) == (State.APPLIED, [])
+
+
+class AwayApplier(Applier):
+    """The store goes away after a record is marked; what ``then`` does happens just before."""
+
+    then: Callable[[], None] = staticmethod(lambda: None)
+
+    def begin(self, transaction: Any, items: Any) -> Application:
+        self.then()
+        msg = "no answer"
+        raise StorageUnavailable(msg)
+
+
+def mark_of(store: Store) -> Mark | None:
+    return store.engine.read(lambda transaction: store.ledger.mark(transaction, SOURCE, 0))
+
+
+def test_a_store_that_goes_away_in_a_late_attempt_is_no_death_to_other_copies(store: Store) -> None:
+    clock, late = Clock(), batch(metric(0), attempt=3)
+    for number in range(4):  # copies, none of which comes to its retry before the next one
+        with pytest.raises(StorageUnavailable):
+            applier_of(store, clock, AwayApplier(store.directories)).apply(late, token=(f"copy-{number}", 0))
+        assert mark_of(store) is None
+        clock.now += 60
+    assert applier_of(store, clock).apply(late, token=("last", 0)).state is State.APPLIED
+    assert letters_of(store) == []
+
+
+def test_the_mark_of_another_execution_is_left_alone(double: Store) -> None:
+    clock = Clock()
+    away, theirs = AwayApplier(double.directories), ("theirs", 0)
+    away.then = lambda: mark(double, 0, theirs, clock.now, 1)  # it took our mark for a dead worker's
+    with pytest.raises(StorageUnavailable):
+        applier_of(double, clock, away).apply(batch(metric(0), attempt=3), token=("ours", 0))
+    found = mark_of(double)
+    assert found is not None
+    assert found.token == theirs
+
+
+def test_a_mark_that_cannot_be_taken_back_does_not_hide_the_error(double: Store, tmp_path: Path) -> None:
+    away = AwayApplier(double.directories)
+    away.then = double_database(tmp_path).faults.leave
+    with pytest.raises(StorageUnavailable, match="no answer") as caught:
+        applier_of(double, what=away).apply(batch(metric(0), attempt=3), token=("task", 0))
+    assert "the mark" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(("spent", "stays"), [(16.0, False), (21.0, True)])
+def test_time_that_opening_the_store_took_is_gone(spent: float, stays: bool, store: Store) -> None:
+    """Nothing is begun that the hard time limit could cut off: that would look like a death."""
+    clock, late = Clock(), batch(metric(0), attempt=3)
+    result = applier_of(store, clock).apply(late, token=("task", 0), began=clock.now - spent)
+    assert (result.state, steps_of(store), cursor_of(store)) == (State.UNFINISHED, [], -1)
+    assert (mark_of(store) is not None) == stays
+    assert applier_of(store, clock).apply(late, token=("task", 1)).state is State.APPLIED
 
 
 @pytest.mark.parametrize("committed", [True, False])

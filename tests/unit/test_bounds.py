@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge.route import ingest_route
 from storage.apply import BatchApplier, Result, State
+from storage.batch import pack_batch
 from storage.engine import Tries
 from storage.errors import StorageUnavailable
 from storage.result import Portion
 from storage.store import Store, assemble_store
-from tasks.batches import choose_wait, wait_for
+from tasks.app import make_app
+from tasks.batches import choose_wait, may_try_again, register_route, wait_for
+from tasks.meter import Meter
+from tasks.opened import OpenedStore
 from tasks.settings import load_settings
 from tests.engines import double_database, open_kind
 from tests.fdb_double.fdb.faults import Fault
@@ -90,6 +95,28 @@ class TestWait:
         assert 1.5 <= wait_for(0, settings) <= 3.0
         assert 2.0 <= wait_for(5, settings) <= 4.0
         assert 0.1 <= wait_for(0, load_settings(None)) <= 0.2
+
+
+class TestTriesOfATask:
+    def test_end_where_nothing_gets_through(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        settings = load_settings(None, storage_url=f"sqlite:///{tmp_path}/file/store.db")
+        app, meter = make_app(settings), Meter()
+        task = register_route(app, OpenedStore(settings), meter, "try.ingest", "ingest", lambda _: None)
+        tried, retry = [], task.retry
+
+        def count(**options: Any) -> Any:
+            tried.append(options["countdown"])
+            return retry(**options)
+
+        task.retry = count
+        task.apply((pack_batch(BATCH),)).get()  # ends, and is no failure: the bridge sends the batch again
+        assert len(tried) == 20
+
+    def test_go_on_while_they_get_something_done(self) -> None:
+        assert may_try_again(19, Result())
+        assert not may_try_again(20, Result())
+        assert may_try_again(500, Result(transactions=1))
 
 
 def test_the_stock_names_bound_the_bridges_batches() -> None:

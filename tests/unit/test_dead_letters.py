@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from storage.application import Application, Applier
 from storage.batch import Record, Source
 from storage.dead_letters import CHUNK, STAGED, DeadLetter
+from storage.directories import Directories
+from storage.errors import Contended, SplitTransaction, TransactionTooOld
 from storage.store import Store, assemble_store
 from tests.engines import open_kind
 
@@ -88,3 +92,38 @@ def test_a_letter_that_is_removed_leaves_nothing(store: Store) -> None:
     assert count_keys() > before + 100
     remove()
     assert count_keys() == before <= 1
+
+
+class SlowApplier(Applier):
+    """Whatever it applies takes too long for one transaction, and nothing of it can be done ahead."""
+
+    tries = 0
+
+    def __init__(self, directories: Directories, error: SplitTransaction, *, until: int) -> None:
+        super().__init__(directories)
+        self._error = error
+        self._until = until
+
+    def begin(self, transaction: Any, items: Any) -> Application:
+        self.tries += 1
+        if self.tries < self._until:
+            raise self._error
+        return super().begin(transaction, items)
+
+    def shrink(self, transaction: Any, envelope: Any) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("error", [TransactionTooOld("1007"), Contended("1020")])
+def test_a_requeue_that_cannot_go_through_ends(error: SplitTransaction, store: Store) -> None:
+    value = b'{"type": "add_tag", "run_id": "r", "timestamp": "2026-01-01T00:00:00Z", "payload": {"tag_name": "t"}}'
+    kept = Record(7, 1_000, b"r", value)
+    keep(store, kept)
+    slow = SlowApplier(store.directories, error, until=9)
+    with pytest.raises(type(error)):
+        store.dead_letters.requeue(store.engine, slow, letter(kept), now=2.0)
+    assert (slow.tries, read(store)) == (3, kept)  # it is kept for another time
+    slow = SlowApplier(store.directories, error, until=3)
+    outcome = store.dead_letters.requeue(store.engine, slow, letter(kept), now=2.0)
+    assert outcome is not None
+    assert (outcome.kind, read(store)) == ("applied", None)

@@ -26,11 +26,13 @@ ASSIGNED = re.compile(rf"(?<![\w$])({NAME})=(?!=)")
 CONTEXT = click.Context(cli)
 HELP = {"--help", "--version"}
 
-# Variables that others define: Celery, Flower, the Prometheus client, the shell, the tests.
+# Variables that others define: Celery, Flower, the Prometheus client, the tests, Matyan's client.
 FOREIGN = {
     "REMAP_SIGTERM",
     "PROMETHEUS_MULTIPROC_DIR",
     "FLOWER_BASIC_AUTH",
+    "MATYAN_BACKEND_URL",
+    "MATYAN_FRONTIER_URL",
     "MATYAN_TEST_STOCK_PYTHON",
     "MATYAN_CONFORMANCE",
 }

@@ -102,6 +102,19 @@ def test_a_second_beat_does_not_repeat_it(store: Store, clock: Clock) -> None:
     runner.run(job, JobAsk(gap=60.0))
 
 
+@pytest.mark.parametrize("ask", [JobAsk(limit=1), JobAsk(older_than_hours=2.0), JobAsk(unknown=True)])
+def test_a_part_by_hand_does_not_stand_for_beats_turn(store: Store, clock: Clock, ask: JobAsk) -> None:
+    runner, job = make_runner(store, clock), JOBS["tombstones"]
+    for name in ("a", "b", "c"):
+        bury(store, name, 200)
+    runner.run(job, ask)
+    clock.now += 2.0
+    runner.run(job, JobAsk(gap=60.0))
+    assert buried(store) == []
+    with pytest.raises(LockHeld, match="was done"):
+        runner.run(job, JobAsk(gap=60.0))
+
+
 def test_one_that_failed_is_done_again(store: Store, clock: Clock) -> None:
     class Away(Blobs):
         def page(self, prefix: str, after: str = "", *, limit: int = 2) -> object:  # type: ignore[override]

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from storage.blobs import Blob, BlobPage, NamePage, Refusal
 from storage.cascades import CascadeState
 from storage.cleanup import Cleanup, CleanupState
+from storage.encoding import pack_key
 from storage.errors import LockLost, Refused
 from storage.jobs.old_ledger import forget_old_entries
 from storage.jobs.order import JobOrder, Tally, show_tally
@@ -430,3 +432,35 @@ def test_a_lost_lock_ends_it(job: str, full: Store, order: JobOrder) -> None:
     with pytest.raises(LockLost):
         JOBS[job](replace(order, keep=lose))
     assert everything(full) == before
+
+
+def test_the_lock_is_kept_while_nothing_is_found(store: Store) -> None:
+    count = 1_200
+    runs = [f"run-{number:05d}" for number in range(count)]
+
+    def work(transaction: Any) -> None:
+        for run in runs:
+            store.cleanups.ask(transaction, run, source="event", now=NOW)
+            if done:
+                store.cleanups.begin(transaction, run, task_id="t", token="token", now=NOW, lease=9.0)
+                store.cleanups.finish(transaction, run, token="token", seen=2, now=NOW)
+
+    def bury_all(transaction: Any) -> None:
+        for run in runs:
+            key = store.directories.indexes + pack_key("_deleted", run)
+            transaction.set(key, msgpack.packb(NOW - HOUR))
+
+    kept: list[int] = []
+    order = JobOrder(store, NOW, keep=lambda: kept.append(1))
+    done = False
+    store.engine.transact(work)
+    sent = send_stalled_again(order, stall_seconds=60.0, send_cleanup=kept.append, send_cascade=kept.append)  # type: ignore[arg-type]
+    assert (sent["open"], sent["cleanups"], kept) == (count, 0, [1, 1])
+    done, kept[:] = True, []
+    store.engine.transact(work)
+    assert forget_old_entries(order, older_than_hours=1.0) == {"cleanups": 0, "cascades": 0}
+    assert kept == [1, 1]
+    kept.clear()
+    store.engine.transact(bury_all)
+    assert clear_tombstones(order, older_than_hours=48.0, has_blobs=lambda _: False)["found"] == count
+    assert kept == [1, 1]

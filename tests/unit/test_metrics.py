@@ -8,16 +8,21 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.parser import text_string_to_metric_families
 
+from storage import application, control
+from storage.apply import BatchApplier
 from storage.cleaner import Cleaned
 from storage.cleanup import Cleanup, CleanupState
 from storage.meaning import CONTROL, INGEST
 from storage.result import Result, State
+from storage.store import assemble_store, open_store
+from tasks.beat import show_ledgers
 from tasks.children import VARIABLE, ChildMetrics, prepare_folder
 from tasks.counting import count_batch, count_cleanup
 from tasks.meter import Meter, Retries
@@ -32,7 +37,8 @@ from tasks.metrics import (
     Role,
     metrics_of,
 )
-from tests.unit.test_apply import batch, metric
+from tests.engines import open_kind
+from tests.unit.test_apply import batch, message, metric, own
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 STOCK = {  # CONTRACT 8.2
@@ -170,6 +176,22 @@ class TestCounting:
         assert all_of_it["matyan_ingestion_txn_estimated_bytes_sum", ()] == 200_010
         assert all_of_it["matyan_ingestion_batch_processing_seconds_sum", ()] == 0.6
 
+    @pytest.mark.parametrize("kind", ["log_metrics_v2", "no such type\n", ""])
+    def test_late_records_of_unknown_types_make_no_labels_of_their_own(self, kind: str, tmp_path: Path) -> None:
+        """A deleted run's records are dropped before anybody looks at their type."""
+        with assemble_store(open_kind("sqlite", tmp_path)) as store:
+            own(store)
+            records = batch(message("delete_run", {}), message(kind, {}), metric(1))
+            result = BatchApplier(store.engine, store.ledger, store.applier).apply(records)
+        found = counts(self.count(result))
+        processed = {label: count for (name, label), count in found.items() if name == INGESTION_PROCESSED.name}
+        assert processed == {"delete_run": 1, "unknown": 1, "log_metric": 1}
+
+    def test_every_known_type_has_its_label(self) -> None:
+        for route, types in ((INGEST, application.TYPES), (CONTROL, control.TYPES)):
+            found = counts(self.count(Result(applied=Counter(types)), route=route))
+            assert {label for name, label in found if "processed" in name} == types
+
     def test_what_the_store_ended_counts_what_was_committed(self) -> None:
         meter = self.count(Result(applied=Counter(log_metric=1), transactions=1, sizes=[316]), failure="fdb")
         assert counts(meter) == {
@@ -258,6 +280,22 @@ class TestChildren:
 def test_the_beat_shows_what_the_store_holds() -> None:
     assert CLEANUPS.roles == (Role.BEAT,)
     assert INGESTION_BATCH_SIZE.roles == (Role.WORKER, Role.CLEANER)
+
+
+def test_the_beat_shows_cascades_by_state(tmp_path: Path) -> None:
+    meter = Meter()
+    meter.begin(Role.BEAT)
+    with open_store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        for kind, uuid in (("project", "p"), ("tag", "t"), ("experiment", "e")):
+            store.engine.transact(partial(store.cascades.ask, kind=kind, uuid=uuid, now=1.0))
+        show_ledgers(store, meter)
+    shown = {labels: value for (name, labels), value in read(meter).items() if name == "matyan_cascades"}
+    assert shown == {
+        (("state", "pending"),): 2,
+        (("state", "running"),): 0,
+        (("state", "failed"),): 0,
+        (("state", "held"),): 1,
+    }
 
 
 class TestCleanups:

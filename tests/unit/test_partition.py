@@ -136,6 +136,26 @@ def test_a_stalled_batch_is_sent_again_at_once_only_from_an_empty_queue() -> Non
     assert third.attempt == 3
 
 
+def test_copies_of_a_batch_stay_few_while_workers_wait_with_an_empty_queue() -> None:
+    """Reads work, so nothing says that the store is away; the tasks wait in the workers, so the queue is empty."""
+    state = make(stall=5.0, stall_cap=120.0)
+    feed(state, (0, 0), (1, 0))
+    (batch,) = state.due(0.0)
+    state.sent(batch, 0.0)
+    see(state, {0: -1, 1: -1}, 0.0)
+    sent_at = []
+    for now in range(700):
+        for stalled in state.stalled(float(now)):
+            again = state.resend(stalled, float(now), queue_is_empty=True)
+            if again is not None:
+                sent_at.append(now)
+                state.sent(again, float(now))
+    assert sent_at == [5, 10, 30, 70, 150, 270, 390, 510, 630]
+    see(state, {0: 0, 1: -1}, 700.0)  # it moves: the store takes writes
+    (late,) = state.stalled(705.0)
+    assert state.resend(late, 705.0, queue_is_empty=True) is not None
+
+
 def test_a_batch_that_moves_or_a_store_that_does_not_answer_is_no_stall() -> None:
     state = make(stall=5.0)
     feed(state, (0, 0), (1, 0))

@@ -477,6 +477,20 @@ class TestRequeue:
         page(url, script)
         assert state_of(store, "run-1") is CleanupState.PENDING
 
+    def test_what_a_person_holds_is_reopened_on_its_own_page_alone(self, url: str, store: Store) -> None:
+        hold(store, "run-1")
+
+        async def script(client: Client) -> None:
+            own = text_of(await client.get("/recovery/cleanup?run=run-1"))
+            done = await client.post("/recovery/requeue", [cleanup("run-1"), ("show", "held")])
+            assert "a person holds it" in text_of(await client.get(done.headers["Location"]))
+            assert state_of(store, "run-1") is CleanupState.HELD
+            assert 'name="named" value="1"' in own
+            await client.post("/recovery/requeue", [cleanup("run-1"), ("named", "1")])
+
+        page(url, script)
+        assert state_of(store, "run-1") is CleanupState.PENDING
+
     def test_a_held_one_is_forced_by_its_name_alone(self, url: str, store: Store) -> None:
         hold(store, "run-1")
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from celery import Celery
+from celery.beat import PersistentScheduler
 
+from tasks.app import make_app
 from tasks.celeryconfig import configure
 from tasks.cron import Cron, parse_cron
 from tasks.job_list import JOBS
+from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE, CLEANUP_TASK, JOBS_QUEUE, OUTBOX_TASK, REQUEUE_TASKS
 from tasks.schedule import make_schedule, schedule_file
 from tasks.settings import Settings, WrongSettingError, load_settings
 
@@ -121,6 +125,21 @@ def test_celery_runs_it_when_the_line_says(line: str, now: str, following: str) 
     schedule.nowfun = lambda: moment
     left: timedelta = schedule.remaining_estimate(moment)
     assert moment + left == datetime.fromisoformat(following).replace(tzinfo=UTC)
+
+
+def test_what_is_sent_by_name_alone_is_read_by_somebody() -> None:
+    settings = load_settings(None)
+    with make_app(settings) as app:
+        names = [*(job.task for job in JOBS.values()), OUTBOX_TASK, *REQUEUE_TASKS, "celery.backend_cleanup"]
+        routes = {name: app.amqp.router.route({}, name)["queue"].name for name in (*names, CLEANUP_TASK, CASCADE_TASK)}
+    assert routes == dict.fromkeys(names, JOBS_QUEUE) | dict.fromkeys((CLEANUP_TASK, CASCADE_TASK), CLEANUP_QUEUE)
+
+
+def test_beat_adds_nothing_to_our_schedule(tmp_path: Path) -> None:
+    with make_app(load_settings(None)) as app:
+        scheduler = PersistentScheduler(app=app, schedule_filename=str(tmp_path / "schedule"))
+        assert set(scheduler.schedule) == set()
+        scheduler.close()
 
 
 def test_beat_keeps_its_file_where_it_may_write() -> None:

@@ -191,6 +191,11 @@ class TestProduction:
         give(monkeypatch, MATYAN_ENVIRONMENT="development")
         load_settings()
 
+    def test_no_keys_are_the_clouds_own_identity(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        give(monkeypatch, **{**GOOD_PRODUCTION, "S3_ACCESS_KEY": "", "S3_SECRET_KEY": ""})
+        settings = load_settings()
+        assert (settings.s3_access_key, settings.s3_secret_key) == ("", "")
+
     def test_the_blob_store_decides_what_else_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         give(monkeypatch, **{**GOOD_PRODUCTION, "S3_ENDPOINT": "http://localhost:9000", "BLOB_BACKEND_TYPE": "gcs"})
         load_settings()
