@@ -19,6 +19,11 @@ _SHORT: Final = 200  # characters of text that is worth remembering packed
 
 _packer: Final = msgpack.Packer(autoreset=True)
 _pack_double: Final = struct.Struct(">cd").pack
+_double: Final = struct.Struct(">d")
+_double_bits: Final = struct.Struct(">Q")
+_tagged_bits: Final = struct.Struct(">BQ")
+_SIGN_BIT: Final = 1 << 63
+_ALL_BITS: Final = (1 << 64) - 1
 
 
 def pack_value(value: Any) -> bytes:
@@ -97,7 +102,7 @@ def first_element(packed: bytes) -> bytes:
 
 
 def pack_step(step: Any) -> bytes:
-    """One element, as fast as can be for what nearly all steps are: a whole number from 0 up.
+    """One element that is no text, as fast as can be: a whole number from 0 up, as nearly all steps are, first.
 
     Raises:
         InvalidRecord: it has no form as a key.
@@ -105,6 +110,11 @@ def pack_step(step: Any) -> bytes:
     if type(step) is int and 0 <= step < 0x1_0000_0000_0000_0000 - 1:
         size = (step.bit_length() + 7) >> 3
         return bytes((0x14 + size,)) + step.to_bytes(size, "big")
+    if type(step) is float:  # ordered as numbers are: the sign bit turned over, of a negative one all bits
+        (bits,) = _double_bits.unpack(_double.pack(step))
+        return _tagged_bits.pack(0x21, bits ^ (_ALL_BITS if bits & _SIGN_BIT else _SIGN_BIT))
+    if type(step) is bool:
+        return b"\x27" if step else b"\x26"
     return pack_key(step)
 
 

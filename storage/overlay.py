@@ -9,7 +9,7 @@ Two layers lie over a transaction while a batch is applied:
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, Protocol
 
 from storage.encoding import check_key, pack_value, span
@@ -51,28 +51,40 @@ class _Written:
     def __init__(self) -> None:
         self.values: dict[bytes, bytes | None] = {}
         self._order: list[bytes] = []
+        self._fresh: list[bytes] = []  # not in order yet
 
     def put(self, key: bytes, value: bytes | None) -> None:
         if key not in self.values:
-            insort(self._order, key)
+            self._fresh.append(key)
         self.values[key] = value
 
     def inside(self, begin: bytes, end: bytes) -> list[bytes]:
         """The keys from ``begin`` up to ``end``."""
-        return self._order[bisect_left(self._order, begin) : bisect_left(self._order, end)]
+        order = self._in_order()
+        return order[bisect_left(order, begin) : bisect_left(order, end)]
 
     def forget(self, begin: bytes, end: bytes) -> None:
         """Drop the keys from ``begin`` up to ``end``."""
-        first, last = bisect_left(self._order, begin), bisect_left(self._order, end)
-        for key in self._order[first:last]:
+        order = self._in_order()
+        first, last = bisect_left(order, begin), bisect_left(order, end)
+        for key in order[first:last]:
             del self.values[key]
-        del self._order[first:last]
+        del order[first:last]
+
+    def _in_order(self) -> list[bytes]:
+        if self._fresh:
+            self._order += self._fresh
+            self._fresh.clear()
+            self._order.sort()
+        return self._order
 
     def merge(self, pairs: list[KeyValue], begin: bytes, end: bytes) -> list[KeyValue]:
         """Pairs of a range as they are once this is written over them."""
         inside = self.inside(begin, end)
         if not inside:
             return pairs
+        if not pairs:
+            return [(key, value) for key in inside if (value := self.values[key]) is not None]
         merged: dict[bytes, bytes | None] = dict(pairs)
         for key in inside:
             merged[key] = self.values[key]
@@ -172,9 +184,12 @@ class Draft:
 
     def get_range(self, begin: bytes, end: bytes) -> list[KeyValue]:
         """All pairs from ``begin`` up to ``end``, in order."""
-        pairs = self._view.get_range(begin, end)
-        if self._cleared:
-            pairs = [pair for pair in pairs if not self._is_cleared(pair[0])]
+        if any(first <= begin and end <= last for first, last in self._cleared):
+            pairs: list[KeyValue] = []  # whatever lies below is gone
+        else:
+            pairs = self._view.get_range(begin, end)
+            if self._cleared:
+                pairs = [pair for pair in pairs if not self._is_cleared(pair[0])]
         return self._written.merge(pairs, begin, end)
 
     def set(self, key: bytes, value: bytes) -> None:
