@@ -59,20 +59,24 @@ def main() -> None:
         redis = stack.enter_context(RedisServer(folder / "redis"))
         kafka = stack.enter_context(KafkaServer(folder / "kafka"))
         kafka.create_topic(TOPIC, PARTITIONS)
-        frontier = Frontier(kafka.bootstrap_servers, TOPIC)
-        for _, _, record in islice(metrics(), options.records):
-            frontier.send_bytes((record.key or b"").decode(), record.value or b"")
-        frontier.flush()
         settings = {
             "STORAGE_URL": f"sqlite:///{folder / 'store.db'}",
             "REDIS_URL": redis.url,
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         }
+        bridge = stack.enter_context(BridgeProcess(folder, settings))
+        bridge.wait_output("partition taken over", 60)  # nothing to read yet: this is what starting costs
+        start = _cpu(bridge.pid)
+        bridge.stop()
+        frontier = Frontier(kafka.bootstrap_servers, TOPIC)
+        for _, _, record in islice(metrics(), options.records):
+            frontier.send_bytes((record.key or b"").decode(), record.value or b"")
+        frontier.flush()
         worker = stack.enter_context(WorkerProcess(folder, settings, concurrency=options.concurrency))
         idle = _cpu(worker.pid)
-        bridge = stack.enter_context(BridgeProcess(folder, settings))
+        bridge.start()
         wait_committed(kafka.bootstrap_servers, GROUP, TOPIC, range(PARTITIONS), options.records, seconds=300)
-        bridge_cpu, worker_cpu = _cpu(bridge.pid), _cpu(worker.pid) - idle
+        bridge_cpu, worker_cpu = _cpu(bridge.pid) - start, _cpu(worker.pid) - idle
         bridge.stop()
         worker.stop()
         tally = count_tasks([worker.log])
