@@ -190,9 +190,11 @@ def test_all_of_them_carry_records_and_delete_blobs_and_end_when_asked(
 
 
 def test_a_busy_worker_ends_its_task_first(stack: Stack, kafka_server: KafkaServer, redis_server: RedisServer) -> None:
-    stack.start("bridge")
+    bridge = stack.start("bridge")
     worker = stack.start("worker")
     stack.wait_ready("bridge", "worker")
+    # A bridge that stands by is ready too: this one must have its six partitions and one, which it writes to the store.
+    wait_until(lambda: bridge.output().count("partition taken over") == 7, "all partitions are taken over", seconds=60)
     with closing(sqlite3.connect(stack.store)) as other, redis.Redis(port=redis_server.port) as queues:
         other.execute("BEGIN IMMEDIATE")  # the worker's transaction waits for this one
         send(kafka_server, "create_run", uuid4().hex, client_datetime="2026-11-23T06:39:48Z", force_resume=False)
