@@ -115,7 +115,7 @@ def test_wait_gives_up_with_a_sentence_each(programs: Programs, redis: RedisServ
     assert "look at REDIS_URL" in output
     code, output = programs.run("wait", "--for", "redis,moon")
     assert code == 2
-    assert "moon cannot be waited for: choose from store, kafka, topics, redis, s3" in output
+    assert "moon cannot be waited for: choose from store, kafka, topics, redis, blobs, s3" in output
 
 
 def test_health_tells_a_hung_process_from_a_living_one(programs: Programs, redis: RedisServer) -> None:
