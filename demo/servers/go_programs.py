@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import tempfile
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from demo.servers.kafka_jars import cache_folder, locked
+from demo.servers.cache import cache_folder, made_once, run_tool
 from demo.servers.process import DidNotStart
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VERSITYGW: Final = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 FAKE_GCS: Final = "github.com/fsouza/fake-gcs-server@v1.56.1"
 _NOTE: Final = "built.txt"  # what was built, and the program's size
-_SECONDS: Final = 900
 
 
 def missing_for_go(module: str = VERSITYGW) -> str | None:
@@ -29,15 +27,9 @@ def build_program(module: str) -> Path:
     Raises:
         DidNotStart: it could not be built; says how.
     """
-    folder = _folder(module)
-    if not _is_complete(folder, module):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f"{folder.name}.lock")):
-            if not _is_complete(folder, module):  # else somebody else built it while we waited
-                with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as fresh:
-                    _build(module, Path(fresh) / "bin")
-                    shutil.rmtree(folder, ignore_errors=True)
-                    (Path(fresh) / "bin").rename(folder)
+    folder = made_once(
+        _folder(module), lambda folder: _is_complete(folder, module), lambda fresh: _build(module, fresh)
+    )
     return folder / _name(module)
 
 
@@ -60,16 +52,11 @@ def _describe(folder: Path, module: str) -> str:
     return f"{module} {(folder / _name(module)).stat().st_size}\n"
 
 
-def _build(module: str, folder: Path) -> None:
-    environment = {**os.environ, "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
-    try:
-        done = subprocess.run(
-            ["go", "install", module], env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        msg = f"{module} could not be built: {error}"
-        raise DidNotStart(msg) from error
-    if done.returncode != 0 or not (folder / _name(module)).is_file():
-        msg = f"go could not build {module}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+def _build(module: str, fresh: Path) -> None:
+    fresh.mkdir()
+    environment = {"GOBIN": str(fresh), "GOFLAGS": "-mod=mod"}
+    run_tool(["go", "install", module], module, folder=fresh, environment=environment)
+    if not (fresh / _name(module)).is_file():
+        msg = f"go built no {_name(module)} from {module}"
         raise DidNotStart(msg)
-    (folder / _NOTE).write_text(_describe(folder, module))
+    (fresh / _NOTE).write_text(_describe(fresh, module))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import tempfile
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from demo.servers.kafka_jars import cache_folder, locked
-from demo.servers.process import DidNotStart
+from demo.servers.cache import cache_folder, made_once, run_tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 AZURITE: Final = "azurite@3.35.0"  # the last that runs on Node 20 and older
-_SECONDS: Final = 900
 
 
 def missing_for_npm(package: str = AZURITE) -> str | None:
@@ -33,15 +31,9 @@ def fetch_program(package: str, main: str) -> Path:
     Raises:
         DidNotStart: it could not be fetched; says how.
     """
-    folder = _folder(package)
-    if not _is_complete(folder, package):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f"{folder.name}.lock")):
-            if not _is_complete(folder, package):  # else somebody else fetched it while we waited
-                with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as fresh:
-                    _fetch(package, Path(fresh) / "program")
-                    shutil.rmtree(folder, ignore_errors=True)
-                    (Path(fresh) / "program").rename(folder)
+    folder = made_once(
+        _folder(package), lambda folder: _is_complete(folder, package), lambda fresh: _fetch(package, fresh)
+    )
     return _home(folder, package) / main
 
 
@@ -63,15 +55,8 @@ def _is_complete(folder: Path, package: str) -> bool:
         return False
 
 
-def _fetch(package: str, folder: Path) -> None:
-    folder.mkdir()
-    command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", package]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        msg = f"{package} could not be fetched: {error}"
-        raise DidNotStart(msg) from error
-    if done.returncode != 0:
-        msg = f"npm could not fetch {package}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        raise DidNotStart(msg)
-    (folder / "complete").touch()
+def _fetch(package: str, fresh: Path) -> None:
+    fresh.mkdir()
+    command = ["npm", "install", "--prefix", str(fresh), "--no-audit", "--no-fund", "--ignore-scripts", package]
+    run_tool(command, package, folder=fresh)
+    (fresh / "complete").touch()

@@ -6,7 +6,6 @@ another boto3. So they get an environment of their own, whatever Python ours has
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from demo.servers.kafka_jars import cache_folder
+from demo.servers.cache import cache_folder, locked
 from demo.servers.process import DidNotStart
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ def make_stock_environment() -> Path:
     cache = cache_folder()
     folder = cache / f"stock-{VERSION}-py{version}"
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else may be making it
+    with locked(cache / f"{folder.name}.lock"):  # somebody else may be making it; an environment cannot be renamed
         if not _is_complete(folder):
             shutil.rmtree(folder, ignore_errors=True)
             _install(base, folder)

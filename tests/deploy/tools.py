@@ -6,16 +6,14 @@ import functools
 import hashlib
 import importlib.resources
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from demo.servers.cache import cache_folder, made_once, run_tool
 from demo.servers.go_programs import build_program
-from demo.servers.kafka_jars import cache_folder, locked
 from demo.servers.process import DidNotStart
 
 ROOT: Final = Path(__file__).parents[2]
@@ -23,7 +21,6 @@ CHART: Final = ROOT / "helm"
 HELM: Final = "helm.sh/helm/v3/cmd/helm@v3.22.0"
 KUBECONFORM: Final = "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"
 KUBERNETES: Final = "1.34.0"  # whose schemas the rendered objects are held to
-_SECONDS: Final = 900
 _KINDS: Final = {
     "_definitions",
     "configmap",
@@ -56,19 +53,16 @@ def find_go_program(module: str) -> Path:
 def find_compose_reader() -> Path:
     """The program beside this file that reads compose files by Docker Compose's own library."""
     source = Path(__file__).parent / "compose"
-    content = b"".join(path.read_bytes() for path in sorted(source.iterdir()))
-    folder = cache_folder() / f"compose-reader-{hashlib.sha256(content).hexdigest()[:16]}"
-    program = folder / "compose"
-    if not program.exists():
+
+    def build(fresh: Path) -> None:
         if shutil.which("go") is None:
             pytest.skip("no Go to build the reader of compose files with")
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock"):
-            fresh = folder / "compose.new"
-            command = ["go", "build", "-o", str(fresh), "."]
-            subprocess.run(command, cwd=source, check=True, timeout=_SECONDS, env={**os.environ, "GOFLAGS": ""})
-            fresh.rename(program)
-    return program
+        fresh.mkdir()
+        command = ["go", "build", "-o", str(fresh / "compose"), "."]
+        run_tool(command, "the reader of compose files", folder=source, environment={"GOFLAGS": ""})
+
+    folder = made_once(_folder_of("compose-reader", source), lambda folder: (folder / "compose").exists(), build)
+    return folder / "compose"
 
 
 @functools.cache
@@ -78,17 +72,20 @@ def find_model_checker() -> Path:
         if shutil.which(program) is None:
             pytest.skip(f"no {program} to check custom resources with")
     source = Path(__file__).parent / "models"
+
+    def fetch(fresh: Path) -> None:
+        shutil.copytree(source, fresh)
+        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+        run_tool(command, "models of custom resources", folder=fresh)
+        (fresh / "complete").touch()
+
+    return made_once(_folder_of("kubernetes-models", source), lambda folder: (folder / "complete").exists(), fetch)
+
+
+def _folder_of(name: str, source: Path) -> Path:
+    """Where the cache keeps what is made from the files of ``source``, as they are now."""
     content = b"".join(path.read_bytes() for path in sorted(source.iterdir()))
-    folder = cache_folder() / f"kubernetes-models-{hashlib.sha256(content).hexdigest()[:16]}"
-    if not (folder / "complete").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock"):
-            for path in source.iterdir():
-                shutil.copy(path, folder)
-            command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
-            subprocess.run(command, cwd=folder, check=True, timeout=_SECONDS)
-            (folder / "complete").touch()
-    return folder
+    return cache_folder() / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def find_program(name: str, package: str) -> Path:

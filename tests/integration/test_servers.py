@@ -145,7 +145,7 @@ class TestKafkaJars:
         mvn.chmod(0o755)
         monkeypatch.setenv("PATH", f"{mvn.parent}:/usr/bin:/bin")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        with pytest.raises(DidNotStart, match=r"(?s)mvn could not fetch Kafka.*repository out of reach"):
+        with pytest.raises(DidNotStart, match=r"(?s)mvn could not get Kafka.*repository out of reach"):
             fetch_kafka()
         left = [path.suffix for path in (tmp_path / "cache" / "matyan-celery").iterdir()]
         assert left == [".lock"]
@@ -154,7 +154,7 @@ class TestKafkaJars:
         kafka, words = choose_kafka(tmp_path)
         kafka.stop()
         assert isinstance(kafka, MockKafka)
-        assert words.startswith("librdkafka's mock cluster (mvn could not fetch Kafka")
+        assert words.startswith("librdkafka's mock cluster (mvn could not get Kafka")
 
     def test_missing_programs_are_named_and_the_mock_chosen(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
