@@ -145,8 +145,8 @@ class Loop:
         self._taken = self._skipped = 0  # of this turn
         self._consumer = Consumer(
             {
-                # As the stock workers' client has it, not librdkafka's 45 s: after so long another bridge reads on where
-                # a killed one was. KAFKA_CONFIG may set another; epochs, not sessions, keep two bridges apart.
+                # As the stock workers' client has it, not librdkafka's 45 s: after so long another bridge reads on
+                # where a killed one was. KAFKA_CONFIG may set another; epochs, not sessions, keep two bridges apart.
                 "session.timeout.ms": 10_000,
                 **config,
                 "client.id": CLIENT_ID,
