@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KINDS = ("sqlite", "double", "binding", "cluster")
 IN_ONE_PROCESS = ("double", "binding")
+_REMOVAL_MILLISECONDS = 30_000
 CLUSTER_VARIABLE = "MATYAN_TEST_FDB_CLUSTER_FILE"
 
 
@@ -46,7 +47,7 @@ def open_kind(kind: str, folder: Path, *, timeout: float = 10.0, tries: Tries | 
     named = os.environ.get(CLUSTER_VARIABLE)
     if not named:
         pytest.skip(f"no FoundationDB cluster: {CLUSTER_VARIABLE} names none")
-    return open_engine(f"fdb://{Path(named).resolve()}", timeout=timeout)
+    return open_engine(f"fdb://{Path(named).resolve()}", timeout=timeout, tries=tries)
 
 
 def client_of(kind: str) -> Any:
@@ -97,9 +98,19 @@ def own_directory(kind: str, engine: Engine, name: str) -> Iterator[tuple[str, .
 
 def remove_directory(kind: str, engine: Engine, path: tuple[str, ...]) -> None:
     """Remove a test's directory, its node and all in it; an embedded store goes with its folder."""
-    if kind != "sqlite":
-        client = client_of(kind)
-        client.directory.remove_if_exists(client.open(engine.url.removeprefix("fdb://")), path)
+    if kind == "sqlite":
+        return
+    client = client_of(kind)
+    transaction = client.open(engine.url.removeprefix("fdb://")).create_transaction()
+    transaction.options.set_timeout(_REMOVAL_MILLISECONDS)  # a cluster that has gone away must not hold all tests up
+    while True:
+        try:
+            client.directory.remove_if_exists(transaction, path)
+            transaction.commit().wait()
+        except client.FDBError as error:
+            transaction.on_error(error).wait()
+        else:
+            return
 
 
 @pytest.fixture(params=KINDS)
