@@ -112,7 +112,8 @@ class Tries:
         most: tries of one transaction; None: as many as the timeout allows. FoundationDB only.
         longest_pause: seconds between two tries at most; None: the client's own. FoundationDB only.
         api_version: what FoundationDB's client is asked for.
-        counted: called at each try but a transaction's first, from whatever thread runs it.
+        counted: called at each try but a transaction's first, from whatever thread runs it; not for one that only the
+            client's first contact with the cluster made necessary.
     """
 
     most: int | None = None

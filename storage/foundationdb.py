@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from storage.engine import Tries
 from storage.errors import Refused, StorageError, StorageUnavailable, TransactionTooOld
 from storage.foundationdb_client import (
+    CLUSTER_VERSION,
     CONFLICT,
     TIMED_OUT,
     check_cluster_file,
     describe,
     explain,
-    forget_waits,
     give_up,
     load_client,
+    mend_waits,
 )
 from storage.foundationdb_transaction import Reading, Writing
 
@@ -66,6 +67,7 @@ class FoundationEngine:
         check_cluster_file(url, self._path)
         self._tries = Tries() if tries is None else tries
         self._client = load_client(self._tries.api_version) if client is None else client
+        mend_waits(self._client)
         self._want_all: int = self._client.StreamingMode.want_all
         self._database: Any = None
         self._closed = False
@@ -126,16 +128,6 @@ class FoundationEngine:
         self._database = None
 
     def _run(self, work: Callable[[Any], T], *, impatient: bool = False, commit: bool = True) -> T:
-        """Run a transaction; whatever ends it otherwise than by our own errors may have interrupted a wait."""
-        try:
-            return self._try(work, impatient=impatient, commit=commit)
-        except StorageError:
-            raise
-        except BaseException:
-            forget_waits(self._client)
-            raise
-
-    def _try(self, work: Callable[[Any], T], *, impatient: bool, commit: bool) -> T:
         """The retry loop: `on_error` decides what is tried again, waits, and makes the transaction new."""
         deadline = time.monotonic() + self._timeout
         failure: type[Exception] = self._client.FDBError
@@ -175,7 +167,8 @@ class FoundationEngine:
                 if getattr(error, "code", None) == TIMED_OUT:
                     raise self._explain_timeout(last, impatient=impatient) from error
                 raise self._explain(error) from error
-            self._tries.counted()
+            if trouble.code != CLUSTER_VERSION:
+                self._tries.counted()
 
     def _open(self) -> Any:
         """The client's database, opened in this process."""

@@ -7,6 +7,7 @@ not in a child of the process that started it.
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,10 +29,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFLICTS: Final = 3  # an impatient caller gives up at this one
+_LOOK_AGAIN: Final = 1.0  # seconds until a wait looks by itself whether its future is ready
 
 TOO_OLD: Final = 1007
 CONFLICT: Final = 1020
 TIMED_OUT: Final = 1031
+CLUSTER_VERSION: Final = (
+    1039  # the client has learned which version the cluster has; in each process' first transaction
+)
 TOO_LARGE: Final = 2101
 _KEY_TOO_LARGE: Final = 2102
 _VALUE_TOO_LARGE: Final = 2103
@@ -74,17 +79,31 @@ def load_client(version: int = API_VERSION) -> Any:
     return fdb
 
 
-def forget_waits(client: Any) -> None:
-    """Mend what a wait that was interrupted in this thread leaves behind.
+def mend_waits(client: Any) -> None:
+    """Let the package's waits look again, so that an exception that a signal raises beside one misleads none.
 
-    The package waits for a future on a semaphore that it keeps for each thread and that the future's callback releases.
-    It makes a new one when the wait ends by an Exception, but not for KeyboardInterrupt and the like, nor where the
-    exception strikes right beside the wait. Then the old future's callback ends the thread's next wait too early, whose
-    answer is not there yet (error 2015), and so on for ever. Forgotten here, the semaphore is made by the next wait.
+    The package waits for a future on a semaphore that it keeps for each thread and that the future's callback releases
+    (fdb 7.3, impl.py, ``Future.block_until_ready``). After a wait that was interrupted, the old future's callback ends
+    the thread's next wait too early, whose answer is not there yet (error 2015), and so on for ever. And a future that
+    becomes ready just when its callback is set is called back in the waiting thread; an exception that strikes there is
+    swallowed, the semaphore is not released, and the wait has no end. Here a release is a hint to look.
     """
-    waits = getattr(getattr(client, "impl", None), "_thread_local_storage", None)
-    if waits is not None:
-        waits.future_block_semaphore = None
+    impl = getattr(client, "impl", None)
+    waits = getattr(impl, "_thread_local_storage", None)
+    if impl is None or waits is None:
+        return
+
+    def block_until_ready(self: Any) -> None:
+        if self.is_ready():
+            return
+        semaphore = getattr(waits, "future_block_semaphore", None)
+        if semaphore is None:
+            semaphore = waits.future_block_semaphore = multiprocessing.Semaphore(0)
+        self.on_ready(lambda _: semaphore.release())
+        while not self.is_ready():
+            semaphore.acquire(timeout=_LOOK_AGAIN)
+
+    impl.Future.block_until_ready = block_until_ready
 
 
 def check_cluster_file(url: str, path: Path) -> None:

@@ -152,7 +152,7 @@ def test_maybe_committed_is_settled_by_the_retry(
     assert faulty.applied() == 1
 
 
-@pytest.mark.parametrize("codes", [[1007], [1020], [1020, 1020], [1007, 1021, 1020], [1037], [1213]])
+@pytest.mark.parametrize("codes", [[1007], [1020], [1020, 1020], [1007, 1021, 1020], [1037], [1039], [1213]])
 def test_a_patient_transaction_tries_again(make_faulty: Callable[..., Faulty], codes: list[int]) -> None:
     faulty = make_faulty()
     faulty.faults.commits.extend(fault(code) for code in codes)

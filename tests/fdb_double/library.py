@@ -27,6 +27,9 @@ NO_WRITE_CONFLICT = 30
 ADD = 2
 INVALID_OPTION, INVALID_OPTION_VALUE, NOT_SET, RELEASED = 2007, 2006, 2015, 1102
 
+# Another program's code: while a thread is in there others run, so a signal may come at any call.
+_FOREIGN = ctypes.CDLL(None).getppid
+
 Answer = tuple[Any, int]  # what was asked for, or an error's code
 
 
@@ -45,14 +48,22 @@ class _Function:
             assert len(arguments) == len(self.argtypes)
             for argument, kind in zip(arguments, self.argtypes, strict=True):
                 kind.from_param(argument)  # raises where ctypes would
+        _FOREIGN()
         plain = [argument.value if isinstance(argument, ctypes.c_void_p) else argument for argument in arguments]
         result = self._body(*plain)
         return result if self.errcheck is None else self.errcheck(result, self, arguments)
 
 
 class _Future:
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
+    """What was asked for.
+
+    Args:
+        ask: asks the double; called by the network thread.
+    """
+
+    def __init__(self, ask: Callable[[], Answer]) -> None:
+        self.ask = ask
+        self.answer: Answer = (None, 0)
         self.ready = False
         self.callback: Callable[[None], None] | None = None
         self.memory: list[Any] | None = []  # what pointers that were handed out point to
@@ -113,14 +124,21 @@ class Library:
         return handle
 
     def _promise(self, ask: Callable[[], Any]) -> int:
-        """A future for what the double answers."""
-        try:
-            answer: Answer = (ask().wait(), 0)
-        except self._impl.FDBError as error:
-            answer = (None, error.code)
-        future = _Future(answer)
+        """A future for what the double answers now."""
+        answer = self._answer(ask)
+        return self._send(lambda: answer)
+
+    def _send(self, ask: Callable[[], Answer]) -> int:
+        """A future for what the double answers when the network thread comes to ask it."""
+        future = _Future(ask)
         self._answered.put(future)
         return self._keep(future)
+
+    def _answer(self, ask: Callable[[], Any]) -> Answer:
+        try:
+            return ask().wait(), 0
+        except self._impl.FDBError as error:
+            return None, error.code
 
     # -- process -----------------------------------------------------------------------------------------------------
 
@@ -140,6 +158,7 @@ class Library:
             if future is None:
                 return 0
             self._open.wait()
+            future.answer = future.ask()
             with self._lock:
                 future.ready = True
                 callback, future.callback = future.callback, None
@@ -304,7 +323,9 @@ class Library:
         return 0
 
     def _transaction_commit(self, handle: int) -> int:
-        return self._promise(self._things[handle].commit)
+        # On its way, and not to be taken back, as soon as it is asked for; done some time later, even if nobody waits.
+        commit = self._things[handle].commit
+        return self._send(lambda: self._answer(commit))
 
     def _transaction_on_error(self, handle: int, code: int) -> int:
         return self._promise(lambda: self._things[handle].on_error(code))

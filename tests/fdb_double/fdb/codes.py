@@ -11,6 +11,9 @@ DESCRIPTIONS = {
     1025: "Operation aborted because the transaction was cancelled",
     1031: "Operation aborted because the transaction timed out",
     1037: "Storage process does not have recent mutations",
+    1038: "Server is in the midst of a recovery",
+    1039: "The protocol version of the cluster has changed",
+    1042: "Proxies are memory limited",
     1051: "Batch GRV request rate limit exceeded",
     1213: "Transaction tag is being throttled",
     1515: "No cluster file found in current directory or default location",
@@ -23,8 +26,9 @@ DESCRIPTIONS = {
     6000: "Client attempted to access a resource which it's not allowed to",
 }
 
-# What the client's on_error tries again (fdbclient/NativeAPI, Transaction::onError). A timeout is not among them.
-RETRIED = frozenset({1007, 1009, 1020, 1021, 1037, 1051, 1213})
+# What the client's on_error tries again (fdbclient/NativeAPI, Transaction::onError, and the multi-version
+# client's own for 1039). A timeout is not among them.
+RETRIED = frozenset({1007, 1009, 1020, 1021, 1037, 1038, 1039, 1042, 1051, 1213})
 
 
 class FDBError(Exception):
