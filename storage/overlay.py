@@ -194,11 +194,11 @@ class View:
 
     def flush(self) -> None:
         """Write every key once."""
-        for key, value in self._written.values.items():
+        values = self._written.values
+        self.transaction.set_all({key: value for key, value in values.items() if value is not None})
+        for key, value in values.items():
             if value is None:
                 self.transaction.clear(key)
-            else:
-                self.transaction.set(key, value)
         self._written = _Written()
 
 
