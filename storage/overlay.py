@@ -133,6 +133,9 @@ class _Written:
 class View:
     """The batch's layer. Ranges are cleared in the transaction at once; single keys are written by `flush`.
 
+    What is written past it to the transaction must not lie where it reads, or in what it has cleared: the points of
+    sequences do not, since a deleted run gets none.
+
     Args:
         transaction: what is below.
     """
@@ -189,8 +192,9 @@ class View:
 
     def clear_range(self, begin: bytes, end: bytes) -> None:
         """Delete all keys from ``begin`` up to ``end``, whatever was read of them."""
+        if not self._written.hides_all(begin, end):  # else nothing lies below: whoever cleared it, wrote here since
+            self.transaction.clear_range(begin, end)
         self._written.clear_range(begin, end)
-        self.transaction.clear_range(begin, end)
 
     def flush(self) -> None:
         """Write every key once."""
