@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from storage.control import make_run_deleted
-from storage.encoding import pack_key
+from storage.encoding import pack_element
 from storage.envelope import decode
 from storage.errors import Poison, UnknownType
 from storage.handlers.params import blob_ref, log_hparams
@@ -143,13 +143,13 @@ class _OpenRun:
             view.start(keys.experiment_link)
             return
         if kind == "log_hparams":
-            view.start_range(keys.reverse + pack_key("hparam"))
-            view.start_range(keys.attrs + pack_key("hparams"))
+            view.start_range(keys.reverse + pack_element("hparam"))
+            view.start_range(keys.attrs + pack_element("hparams"))
             return
         view.start_range(keys.meta)
         if kind == "create_run":
             for name in ("archived", "active", "created_at"):
-                view.start_range(keys.reverse + pack_key(name))
+                view.start_range(keys.reverse + pack_element(name))
         elif kind == "set_run_property":
             view.start(keys.experiment_link)
 

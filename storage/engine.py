@@ -20,7 +20,7 @@ from storage.errors import BadStoreURL
 from storage.masking import mask_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -54,6 +54,10 @@ class Transaction(Protocol):
 
     def set(self, key: bytes, value: bytes) -> None:
         """Write ``value`` under ``key``. Raises `KeyTooLarge` or `ValueTooLarge` and then writes nothing."""
+        ...
+
+    def set_all(self, pairs: Mapping[bytes, bytes]) -> None:
+        """Write many keys, as `set` does each, at less cost; raises what `set` would, and then writes none of them."""
         ...
 
     def clear(self, key: bytes) -> None:

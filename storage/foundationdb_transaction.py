@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from storage.engine import KEY_LIMIT, VALUE_LIMIT
-from storage.limits import SYSTEM_KEYS, check_key, check_pair, check_range, check_span
+from storage.limits import SYSTEM_KEYS, check_key, check_pair, check_pairs, check_range, check_span
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from storage.engine import KeyValue
 
 
@@ -75,6 +77,10 @@ class Reading:
         """Refused here."""
         _refuse_write(key)
 
+    def set_all(self, pairs: Mapping[bytes, bytes]) -> None:
+        """Refused here."""
+        _refuse_write(next(iter(pairs), b""))
+
     def clear(self, key: bytes) -> None:
         """Refused here."""
         _refuse_write(key)
@@ -124,6 +130,14 @@ class Writing(Reading):
         if self._unfinished or self._client_transaction is None:
             self._settle()
         self._client_set(key, value)
+
+    def set_all(self, pairs: Mapping[bytes, bytes]) -> None:
+        """Write many keys."""
+        check_pairs(pairs)
+        self._settle()
+        write = self._client_set
+        for key, value in pairs.items():
+            write(key, value)
 
     def clear(self, key: bytes) -> None:
         """Delete one key."""

@@ -5,10 +5,13 @@ FoundationDB's client finds some of these at the commit, or ends the process; he
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from storage.engine import KEY_LIMIT, VALUE_LIMIT
 from storage.errors import KeyTooLarge, ValueTooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SYSTEM_KEYS: Final = b"\xff"
 
@@ -46,6 +49,25 @@ def check_pair(key: bytes, value: bytes) -> None:
     if len(value) > VALUE_LIMIT:
         msg = f"a value of {len(value):,} bytes (limit {VALUE_LIMIT:,}) under {key[:200]!r}"
         raise ValueTooLarge(msg)
+
+
+def check_pairs(pairs: Mapping[bytes, bytes]) -> None:
+    """Whether all of these may be written; cheap where they may, as nearly always.
+
+    Raises:
+        KeyTooLarge, ValueTooLarge, TypeError, ValueError: of the first that may not, as in `check_pair`.
+    """
+    if not pairs:
+        return
+    values = pairs.values()
+    if (
+        {*map(type, pairs), *map(type, values)} != {bytes}
+        or max(map(len, pairs)) > KEY_LIMIT
+        or max(map(len, values)) > VALUE_LIMIT
+        or max(pairs) >= SYSTEM_KEYS
+    ):
+        for key, value in pairs.items():
+            check_pair(key, value)
 
 
 def check_range(begin: bytes, end: bytes, *, limit: int) -> None:

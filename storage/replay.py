@@ -11,7 +11,7 @@ from storage.errors import Refused, StorageError
 from storage.ledger import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from storage.engine import Transaction
     from storage.recorded import Recorded
@@ -24,11 +24,11 @@ _LANE: Final = 0
 class _OriginApplier(BatchApplier):
     """Keeps dead letters under the place that a record was recorded at, not under its number in the replay."""
 
-    origins: dict[int, tuple[Source, int]]
+    recorded: Sequence[Recorded]  # the records of the batch, in its order
 
     def origin(self, batch: Batch, record: Record) -> tuple[Source, int]:
-        del batch
-        return self.origins[record.offset]
+        topic, partition, original = self.recorded[record.offset - batch.first]
+        return Source(CLUSTER, topic, CLUSTER, partition), original.offset
 
 
 class Replay:
@@ -61,15 +61,13 @@ class Replay:
             StorageUnavailable: the store did not answer.
             Refused: another process has meddled with the replay's own records.
         """
-        after = self._number - 1
-        records: list[Record] = []
-        self._applier.origins = {}
-        for topic, partition, record in recorded:
-            number = self._number
-            self._applier.origins[number] = (Source(CLUSTER, topic, CLUSTER, partition), record.offset)
-            records.append(record._replace(offset=number))
-            self._number += 1
-        batch = Batch(self._source, _LANE, self._epoch, 1, after, tuple(records))
+        self._applier.recorded = recorded = tuple(recorded)
+        records = tuple(
+            Record(number, record.timestamp_ms, record.key, record.value)
+            for number, (_, _, record) in enumerate(recorded, self._number)
+        )
+        batch = Batch(self._source, _LANE, self._epoch, 1, self._number - 1, records)
+        self._number += len(records)
         whole = Result()
         while True:
             try:

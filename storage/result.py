@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from storage.errors import Poison
+from storage.meaning import APPLIED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +90,9 @@ class Result:
         self.transactions += 1
         self.sizes.append(sum(map(estimate, records, items)))
         for record, item, outcome in zip(records, items, outcomes, strict=True):
+            if outcome is APPLIED and not isinstance(item, Poison):  # as most are
+                self.applied[item.type] += 1
+                continue
             if outcome.follow_up is not None:
                 self.follow_ups.append(outcome.follow_up)
             if outcome.error is not None:

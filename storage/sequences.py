@@ -91,6 +91,7 @@ class Sequence:
         self._last: bytes | None = None
         self._last_step: bytes | None = None
         self._known_context = False
+        self._points: dict[bytes, bytes] = {}  # no other record of the batch looks at these
         view.start(self._context_key)
 
     def start_greatest(self) -> None:
@@ -136,12 +137,12 @@ class Sequence:
         packed_dtype = _pack_dtype(dtype)
         if not self._known_context:
             self._find_context()
-        write = self._view.transaction.set
-        write(self._val + step_key, value)
-        write(self._step + step_key, step_value)
-        write(self._time + step_key, pack_time(time))
+        points = self._points
+        points[self._val + step_key] = value
+        points[self._step + step_key] = step_value
+        points[self._time + step_key] = pack_time(time)
         if epoch_value is not None:
-            write(self._epoch + step_key, epoch_value)
+            points[self._epoch + step_key] = epoch_value
         self._dtype = packed_dtype
         if last is not None:
             self._last = last
@@ -165,6 +166,8 @@ class Sequence:
         if self._dtype is None:
             return
         view = self._view
+        view.transaction.set_all(self._points)
+        self._points = {}
         view.set(self._trace + pack_key("dtype"), self._dtype)
         if self._last is not None:
             view.set(self._trace + pack_key("last"), self._last)

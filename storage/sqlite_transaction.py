@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 from storage.engine import KEY_LIMIT, TRANSACTION_LIMIT, VALUE_LIMIT, KeyValue
 from storage.errors import TransactionTooLarge
-from storage.limits import SYSTEM_KEYS, check_key, check_pair, check_range, check_span
+from storage.limits import SYSTEM_KEYS, check_key, check_pair, check_pairs, check_range, check_span
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 T = TypeVar("T")
@@ -73,6 +74,10 @@ class Reading:
         """Refused here."""
         _refuse_write(key)
 
+    def set_all(self, pairs: Mapping[bytes, bytes]) -> None:
+        """Refused here."""
+        _refuse_write(next(iter(pairs), b""))
+
     def clear(self, key: bytes) -> None:
         """Refused here."""
         _refuse_write(key)
@@ -131,6 +136,11 @@ class Writing(Reading):
             check_pair(key, value)
         self._pending[key] = value
 
+    def set_all(self, pairs: Mapping[bytes, bytes]) -> None:
+        """Keep many writes back."""
+        check_pairs(pairs)
+        self._pending.update(pairs)
+
     def clear(self, key: bytes) -> None:
         """Keep a removal back."""
         check_key(key)
@@ -184,6 +194,9 @@ class _Over(dict[bytes, bytes | None]):
     """Stands for the writes of a transaction that is over, and takes none: `set` need not look each time."""
 
     def __setitem__(self, key: bytes, value: bytes | None) -> None:
+        raise RuntimeError(_IS_OVER)
+
+    def update(self, *_: object, **__: object) -> None:
         raise RuntimeError(_IS_OVER)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _LEAF: Final = pack_key("__leaf__")
 _EMPTY_DICT: Final = pack_key("__empty_dict__")
 _EMPTY_LIST: Final = pack_key("__empty_list__")
+_CONTAINERS: Final = (dict, list)
 _MARKERS: Final = (_LEAF, _EMPTY_DICT, _EMPTY_LIST)
 _INDEX: Final = pack_key("hparam")
 _HPARAMS: Final = "hparams"
@@ -57,46 +58,47 @@ def _write_tree(run: Run, path: list[Any], value: Any) -> None:
             draft.clear(prefix + marker)
         prefix += pack_element(element)
     draft.clear_range(*span(prefix))
-    for key, packed in _flatten(prefix, value):
-        draft.set(key, packed)
+    pairs: dict[bytes, bytes] = {}
+    _flatten(prefix, value, pairs)
+    draft.set_all(pairs)
 
 
-def _flatten(prefix: bytes, value: Any) -> list[tuple[bytes, bytes]]:
-    """The keys of a tree: one a leaf, one an empty container."""
-    pairs: list[tuple[bytes, bytes]] = []
-    waiting = [(prefix, value)]
-    while waiting:
-        at, node = waiting.pop()
-        if isinstance(node, dict):
-            if not node:
-                pairs.append((at + _EMPTY_DICT, TRUE))
-            waiting.extend((at + pack_element(element), child) for element, child in node.items())
-        elif isinstance(node, list):
-            if not node:
-                pairs.append((at + _EMPTY_LIST, TRUE))
-            waiting.extend((at + pack_element(index), child) for index, child in enumerate(node))
+def _flatten(at: bytes, node: Any, into: dict[bytes, bytes]) -> None:
+    """Add the keys of a tree: one a leaf, one an empty container. The parser has bounded how deep it is."""
+    children: list[tuple[Any, Any]]
+    if type(node) is dict:
+        children, empty = list(node.items()), _EMPTY_DICT
+    elif type(node) is list:
+        children, empty = list(enumerate(node)), _EMPTY_LIST
+    else:
+        into[at + _LEAF] = pack_value(node)
+        return
+    if not children:
+        into[at + empty] = TRUE
+    for element, child in reversed(children):  # of several bad leaves the last is told of
+        key = at + pack_element(element)
+        if type(child) in _CONTAINERS:
+            _flatten(key, child, into)
         else:
-            pairs.append((at + _LEAF, pack_value(node)))
-    return pairs
+            into[key + _LEAF] = pack_value(child)
 
 
 def _index_hparams(run: Run) -> None:
     """Make the hparam entries mirror the hparams that are stored: one for each scalar at the top."""
-    keys, draft = run.keys, run.draft
-    prefix = keys.attrs + pack_element(_HPARAMS)
-    entries = run.entries("hparam")
-    wanted: dict[bytes, bytes] = {}
-    for name, value in _top_scalars(draft.get_range(*span(prefix)), len(prefix)):
-        forward = _INDEX + name + value + keys.packed
-        wanted[keys.reverse + forward] = keys.directories.indexes + forward
-    for reverse, forward in entries.items():
-        if reverse not in wanted:
-            draft.clear(reverse)
-            draft.clear(forward)
-    for reverse, forward in wanted.items():
-        if reverse not in entries:
-            draft.set(reverse, EMPTY)
-            draft.set(forward, EMPTY)
+    draft, run_id = run.draft, run.keys.packed
+    reverse, indexes = run.keys.reverse, run.keys.directories.indexes
+    prefix = run.keys.attrs + pack_element(_HPARAMS)
+    stored = run.entries("hparam")
+    top = _top_scalars(draft.get_range(*span(prefix)), len(prefix))
+    wanted = dict.fromkeys(_INDEX + name + value + run_id for name, value in top)
+    for forward in stored:
+        if forward not in wanted:
+            draft.clear(reverse + forward)
+            draft.clear(indexes + forward)
+    for forward in wanted:
+        if forward not in stored:
+            draft.set(reverse + forward, EMPTY)
+            draft.set(indexes + forward, EMPTY)
 
 
 def _top_scalars(pairs: list[tuple[bytes, bytes]], skip: int) -> list[tuple[bytes, bytes]]:

@@ -119,17 +119,17 @@ class Run:
         self.draft.clear(self.keys.directories.indexes + forward)
         self.draft.clear(self.keys.reverse + forward)
 
-    def entries(self, name: str) -> dict[bytes, bytes]:
-        """Reverse and forward keys of the run's index entries of one kind."""
-        indexes = self.keys.directories.indexes
-        pairs = self.draft.get_range(*span(self.keys.reverse + pack_element(name)))
-        return {key: indexes + key[len(self.keys.reverse) :] for key, _ in pairs}
+    def entries(self, name: str) -> set[bytes]:
+        """The run's index entries of one kind: the part that their forward and reverse keys have in common."""
+        reverse = self.keys.reverse
+        pairs = self.draft.get_range(*span(reverse + pack_element(name)))
+        return {key[len(reverse) :] for key, _ in pairs}
 
     def remove_entries(self, name: str) -> None:
         """Delete all the run's index entries of one kind."""
-        for reverse, forward in self.entries(name).items():
-            self.draft.clear(forward)
-            self.draft.clear(reverse)
+        for forward in self.entries(name):
+            self.draft.clear(self.keys.directories.indexes + forward)
+            self.draft.clear(self.keys.reverse + forward)
 
     def move_entry(self, name: str, old: Any, new: Any) -> None:
         """Move an index entry to a new value, if it differs; None stands for no entry."""

@@ -39,6 +39,31 @@ def test_one_byte_more_is_refused_at_once_and_the_transaction_goes_on(engine: En
     assert stored == [(space.key("after"), b"2"), (space.key("before"), b"1")]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("k" * (KEY_LIMIT + 1), b"", KeyTooLarge),
+        ("k", b"v" * (VALUE_LIMIT + 1), ValueTooLarge),
+        ("k", "text", TypeError),
+    ],
+)
+def test_many_keys_are_written_all_or_not_at_all(
+    engine: Engine, space: Space, key: str, value: bytes, error: type[Exception]
+) -> None:
+    def work(transaction: Transaction) -> None:
+        with pytest.raises(error):
+            transaction.set_all({space.key("a"): b"1", space.key(key): value, space.key("z"): b"2"})
+        with pytest.raises(ValueError, match="begin with ff"):
+            transaction.set_all({space.key("a"): b"1", b"\xff/x": b""})
+        assert transaction.get_range(*space.range).wait() == []
+        transaction.set_all({})
+        transaction.set_all({space.key("b"): b"3", space.key("c"): b"v" * VALUE_LIMIT})
+
+    engine.transact(work)
+    stored = engine.read(lambda transaction: transaction.get_range(*space.range).wait())
+    assert stored == [(space.key("b"), b"3"), (space.key("c"), b"v" * VALUE_LIMIT)]
+
+
 def write_values(count: int, space: Space) -> object:
     def work(transaction: Transaction) -> None:
         transaction.set(space.key("first"), b"")

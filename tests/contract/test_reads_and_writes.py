@@ -160,6 +160,7 @@ def test_a_read_only_transaction_refuses_to_write(engine: Engine, space: Space) 
     fill(engine, space, "a")
     writes = (
         lambda transaction: transaction.set(space.key("a"), b"no"),
+        lambda transaction: transaction.set_all({space.key("a"): b"no"}),
         lambda transaction: transaction.clear(space.key("a")),
         lambda transaction: transaction.clear_range(*space.range),
     )
@@ -179,6 +180,8 @@ def test_a_transaction_that_is_over_refuses_everything(engine: Engine, space: Sp
     old = engine.transact(lambda transaction: transaction)
     with pytest.raises(RuntimeError, match="is over"):
         old.set(space.key("a"), b"late")
+    with pytest.raises(RuntimeError, match="is over"):
+        old.set_all({space.key("a"): b"late"})
     assert values(engine, space) == ""
 
 
@@ -199,6 +202,7 @@ class Step:
 STEPS = st.lists(
     st.one_of(
         st.builds(Step, st.just("set"), NAMES, st.binary(max_size=3)),
+        st.builds(Step, st.just("set_all"), NAMES, NAMES),
         st.builds(Step, st.just("clear"), NAMES),
         st.builds(Step, st.just("clear_range"), NAMES, NAMES),
         st.builds(Step, st.just("get"), NAMES),
@@ -218,6 +222,8 @@ class Model:
         low, high = sorted((step.first, step.second))
         if step.verb == "set":
             self.pairs[step.first] = step.second
+        elif step.verb == "set_all":
+            self.pairs |= {low: high, high: low}
         elif step.verb == "clear":
             self.pairs.pop(step.first, None)
         elif step.verb == "clear_range":
@@ -235,6 +241,8 @@ def take(transaction: Transaction, space: Space, step: Step) -> Read[object] | N
     low, high = sorted((step.first, step.second))
     if step.verb == "set":
         transaction.set(space.key(step.first), step.second)
+    elif step.verb == "set_all":
+        transaction.set_all({space.key(low): high, space.key(high): low})
     elif step.verb == "clear":
         transaction.clear(space.key(step.first))
     elif step.verb == "clear_range":

@@ -15,7 +15,7 @@ from storage.engine import VALUE_LIMIT, KeyValue
 from storage.errors import Contended, StorageUnavailable, TransactionTooLarge, ValueTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -114,6 +114,10 @@ class SimTransaction:
                     found[key] = value
         pairs = sorted(found.items(), reverse=reverse)
         return _Done(pairs[:limit] if limit else pairs)
+
+    def set_all(self, pairs: Mapping[bytes, bytes]) -> None:
+        for key, value in pairs.items():
+            self.set(key, value)
 
     def set(self, key: bytes, value: bytes) -> None:
         if len(value) > VALUE_LIMIT:

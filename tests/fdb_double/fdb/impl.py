@@ -124,7 +124,7 @@ class Transaction(TransactionRead):
         if type(key) is not bytes or type(value) is not bytes:
             key, value = key_to_bytes(key), value_to_bytes(value)
         if (len(key) <= KEY_LIMIT and len(value) <= VALUE_LIMIT and key < b"\xff") or self._accepts(key, value):
-            self.state.writes.set(key, value)
+            self.state.writes.values[key] = value  # `Writes.set`, without a call a key
 
     def clear(self, key: Any) -> None:
         key = key_to_bytes(key)

@@ -110,10 +110,15 @@ class MemoryStore:
             for begin, end in writes.cleared:
                 for key in self._in_order().irange(begin, end, inclusive=(True, False)):
                     self._write(commit, key, None)
+            values, version = self._values, self._version
             for key, written in writes.values.items():
+                if type(written) is bytes and key not in values:  # as most are
+                    values[key] = (version, written)
+                    self._fresh.append(key)
+                    continue
                 value = written
                 if isinstance(value, Additions):
-                    value = value.apply(_at(self._values.get(key), self._version))
+                    value = value.apply(_at(values.get(key), version))
                 self._write(commit, key, value)
             self._commits.append(commit)
             self._forget(commit.when)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -62,16 +63,13 @@ class Writes:
     def __init__(self) -> None:
         self.values: dict[bytes, Written] = {}
         self.cleared: list[Span] = []  # disjoint, in order
-        self._ordered: list[bytes] = []
-        self._fresh: list[bytes] = []
+        self._ordered: list[bytes] = []  # the keys of `values`, but for the last ones that came
 
     def __bool__(self) -> bool:
         return bool(self.values or self.cleared)
 
     def set(self, key: bytes, value: bytes | None) -> None:
         """Write, or with None clear, one key."""
-        if key not in self.values:
-            self._fresh.append(key)
         self.values[key] = value
 
     def add(self, key: bytes, parameter: bytes) -> None:
@@ -80,8 +78,6 @@ class Writes:
         if key not in self.values and self.is_cleared(key):
             earlier = None
         if isinstance(earlier, Additions):
-            if key not in self.values:
-                self._fresh.append(key)
             self.values[key] = Additions((*earlier.parameters, parameter))
         else:
             self.set(key, Additions((parameter,)).apply(earlier))
@@ -135,18 +131,20 @@ class Writes:
     def size(self) -> int:
         """Bytes as the client counts them: each mutation with 28 of its own, its conflict range with 24."""
         total = sum(2 * (len(begin) + len(end)) + 52 for begin, end in self.cleared)
+        total += 3 * sum(map(len, self.values)) + 53 * len(self.values)
         for key, written in self.values.items():
-            if written is None:
-                total += 4 * len(key) + 54
+            if type(written) is bytes:
+                total += len(written)
+            elif isinstance(written, Additions):
+                total += sum(map(len, written.parameters))
             else:
-                length = sum(map(len, written.parameters)) if isinstance(written, Additions) else len(written)
-                total += 3 * len(key) + length + 53
+                total += len(key) + 1
         return total
 
     def _in_order(self) -> list[bytes]:
-        if self._fresh:
-            self._ordered.extend(self._fresh)
-            self._fresh.clear()
+        """The keys written, in order. A dict keeps them as they came: behind those ordered before are the fresh."""
+        if len(self._ordered) < len(self.values):
+            self._ordered.extend(islice(self.values, len(self._ordered), None))
             self._ordered.sort()
         return self._ordered
 
