@@ -92,7 +92,7 @@ class SimTransaction:
         return _Done(self._below(key))
 
     def get_without_conflict(self, key: bytes) -> _Done[bytes | None]:
-        """A snapshot read. The real engines have none: this is for planted bugs."""
+        """A snapshot read of one key. The real engines have none: this is for planted bugs."""
         return _Done(self._below(key))
 
     def _below(self, key: bytes) -> bytes | None:
@@ -100,8 +100,11 @@ class SimTransaction:
             return None
         return self.version.data.get(key)
 
-    def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> _Done[list[KeyValue]]:
-        self.read_spans.append((begin, end))
+    def get_range(
+        self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False, snapshot: bool = False
+    ) -> _Done[list[KeyValue]]:
+        if not snapshot:
+            self.read_spans.append((begin, end))
         data = self.version.data
         found = {key: data[key] for key in data if begin <= key < end}
         if self.cleared:
