@@ -190,15 +190,14 @@ class SimBridge:
     def begin_anew(self) -> None:
         """A new loop for the topic's new life, in the same process: old jobs and answers are nobody's any more."""
         self.world.note("topic change noticed")
-        held = list(self.holdings)
-        for number in held:
-            self.commit_now(self.holdings[number])
+        for holding in list(self.holdings.values()):
+            self.commit_now(holding)
         self.topic_id = self.world.kafka.topic_id
         self.jobs.clear()
         self.answers.clear()
         self.refused.clear()
         self.observing = False
-        self.holdings = {number: Holding(number) for number in held}
+        self.holdings = {number: Holding(number) for number in self.holdings}  # others may have gone meanwhile
 
     def failed(self, error: Exception) -> None:
         """Wait where waiting helps."""
