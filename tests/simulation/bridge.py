@@ -1,8 +1,8 @@
 """A bridge of the simulation: the loop's I/O, one small step at a time, around the real Partition and Keeper.
 
-It mirrors `bridge.loop`: the main thread's steps are `step`; what the loop asks its store thread to do waits in
-``jobs`` until the scheduler runs one (`work_desk`), and its answer waits until a later step takes it. A bridge that
-lost a partition without being told goes on as a zombie until it hears of it.
+It mirrors `bridge.loop` and what that calls: the main thread's steps are `step`; what the loop asks its store thread to
+do waits in ``jobs`` until the scheduler runs one (`work_desk`), and its answer waits until a later step takes it. A
+bridge that lost a partition without being told goes on as a zombie until it hears of it.
 """
 
 from __future__ import annotations
