@@ -1,6 +1,8 @@
 """The transaction interface that both engines have, and the one place that opens an engine from its URL.
 
-It is the subset of FoundationDB's API that this project needs. All of it is serializable: there are no snapshot reads.
+It is the subset of FoundationDB's API that this project needs. All of it is serializable, but for a range that is read
+with ``snapshot=True``: its answer is of the same state as every other, and a commit that changes it meanwhile is no
+conflict. So whoever reads one so has to say why it may change. A single key is always read serializably.
 
 * Reads see the transaction's own earlier writes.
 * A read is started when it is asked for and waited for with ``wait()``, so that many can be in flight together; its
@@ -48,8 +50,14 @@ class Transaction(Protocol):
         """Start reading the value of ``key``; None where there is none."""
         ...
 
-    def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> Read[list[KeyValue]]:
-        """Start reading ``begin <= key < end`` in order, from the end if ``reverse``; ``limit`` pairs (0: all)."""
+    def get_range(
+        self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False, snapshot: bool = False
+    ) -> Read[list[KeyValue]]:
+        """Start reading ``begin <= key < end`` in order, from the end if ``reverse``; ``limit`` pairs (0: all).
+
+        With ``snapshot`` the commit does not conflict with what others write in the range meanwhile. Where there is one
+        writer at a time, nobody does, and it changes nothing.
+        """
         ...
 
     def set(self, key: bytes, value: bytes) -> None:

@@ -66,12 +66,14 @@ class Reading:
         check_key(key)
         return _Value(self._transaction().get(key))
 
-    def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> _Pairs:
+    def get_range(
+        self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False, snapshot: bool = False
+    ) -> _Pairs:
         """Start reading the pairs between two keys."""
         check_range(begin, end, limit=limit)
-        return _Pairs(
-            self._transaction().get_range(begin, end, limit=limit, reverse=reverse, streaming_mode=self._want_all)
-        )
+        transaction = self._transaction()
+        reader = transaction.snapshot if snapshot else transaction
+        return _Pairs(reader.get_range(begin, end, limit=limit, reverse=reverse, streaming_mode=self._want_all))
 
     def set(self, key: bytes, value: bytes) -> None:  # noqa: ARG002
         """Refused here."""
@@ -110,9 +112,11 @@ class Writing(Reading):
         self._client_set = transaction.set
         self._unfinished: list[_Pairs] = []
 
-    def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> _Pairs:
+    def get_range(
+        self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False, snapshot: bool = False
+    ) -> _Pairs:
         """Start reading the pairs between two keys."""
-        pairs = super().get_range(begin, end, limit=limit, reverse=reverse)
+        pairs = super().get_range(begin, end, limit=limit, reverse=reverse, snapshot=snapshot)
         self._unfinished.append(pairs)
         return pairs
 

@@ -155,9 +155,9 @@ class Ledger:
         """Write one lane's cursor."""
         transaction.set(self.key("cursor", *order_source(source), lane), _pack(offset))
 
-    def cursors(self, transaction: Transaction, source: Source) -> dict[int, int]:
-        """All cursors of a source, by lane."""
-        pairs = transaction.get_range(*self.span("cursor", *order_source(source))).wait()
+    def cursors(self, transaction: Transaction, source: Source, *, snapshot: bool = False) -> dict[int, int]:
+        """All cursors of a source, by lane; with ``snapshot``, tasks that move them meanwhile are no conflict."""
+        pairs = transaction.get_range(*self.span("cursor", *order_source(source)), snapshot=snapshot).wait()
         return self._cursors(pairs)
 
     def replace_cursors(self, transaction: Transaction, source: Source, cursors: Mapping[int, int]) -> None:
@@ -294,6 +294,20 @@ def raise_floor(
     The cursors that the offset rests on must still be there: a store that went back may have gone back to this very
     epoch, and a floor above what it holds would hide from the next take-over that records are missing.
 
+    The cursors are read by snapshot: every task's commit writes one of them, and under load one comes between the reads
+    and the commit nearly always. Nothing is lost by it. What may change a cursor between the two, with the owner as it
+    was read?
+
+    * A task, of the owner's epoch: it raises the cursor, and 'not lower than seen' stays true.
+    * The second transaction of a take-over makes cursors or lifts them, and lowers none. Its first has written the
+      owner, before our reads or after them, and the owner is read serializably. (It is not the one of this very epoch:
+      a bridge commits once that is through, and one whose end is not known is followed by another take-over.)
+    * A change of lanes, and `Ledger.forget`, write the owner in the same transaction.
+    * A store that goes back does so as a whole. A backup that is restored writes owner and floor with the cursors, and
+      a value that is written again is a conflict as well; after a power cut nothing that was under way is committed.
+
+    The floor is read serializably as well, so that it never sinks.
+
     Args:
         engine: the open store.
         ledger: our records in it.
@@ -310,7 +324,9 @@ def raise_floor(
     """
 
     def work(transaction: Transaction) -> bool:
-        owner, stored = ledger.standings(transaction, [source])[source]
+        owner_read = ledger.read_owner(transaction, source)
+        stored = ledger.cursors(transaction, source, snapshot=True)
+        owner = unpack_owner(owner_read.wait())
         if owner is None or owner.epoch != epoch:
             return False
         if _has_gone_back(stored, cursors):

@@ -59,8 +59,11 @@ class Reading:
         rows = self._ask("SELECT value FROM kv WHERE key = ?", (key,))
         return Answer(rows[0][0] if rows else None)
 
-    def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> Answer[list[KeyValue]]:
+    def get_range(
+        self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False, snapshot: bool = False
+    ) -> Answer[list[KeyValue]]:
         """The pairs between two keys, in order."""
+        del snapshot  # nobody else writes meanwhile
         check_range(begin, end, limit=limit)
         self._size += len(begin) + len(end) + _PER_RANGE
         order = "DESC" if reverse else "ASC"
@@ -118,10 +121,12 @@ class Writing(Reading):
             return Answer(self._pending[key])
         return super().get(key)
 
-    def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> Answer[list[KeyValue]]:
+    def get_range(
+        self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False, snapshot: bool = False
+    ) -> Answer[list[KeyValue]]:
         """The pairs between two keys, in order."""
         self.flush()
-        return super().get_range(begin, end, limit=limit, reverse=reverse)
+        return super().get_range(begin, end, limit=limit, reverse=reverse, snapshot=snapshot)
 
     def set(self, key: bytes, value: bytes) -> None:
         """Keep a write back."""

@@ -1,8 +1,8 @@
 """A bridge of the simulation: the loop's I/O, one small step at a time, around the real Partition and Keeper.
 
-It mirrors `bridge.loop`: the main thread's steps are `step`; what the loop asks its store thread to do waits in
-``jobs`` until the scheduler runs one (`work_desk`), and its answer waits until a later step takes it. A bridge that
-lost a partition without being told goes on as a zombie until it hears of it.
+It mirrors `bridge.loop` and what that calls: the main thread's steps are `step`; what the loop asks its store thread to
+do waits in ``jobs`` until the scheduler runs one (`work_desk`), and its answer waits until a later step takes it. A
+bridge that lost a partition without being told goes on as a zombie until it hears of it.
 """
 
 from __future__ import annotations
@@ -190,15 +190,14 @@ class SimBridge:
     def begin_anew(self) -> None:
         """A new loop for the topic's new life, in the same process: old jobs and answers are nobody's any more."""
         self.world.note("topic change noticed")
-        held = list(self.holdings)
-        for number in held:
-            self.commit_now(self.holdings[number])
+        for holding in list(self.holdings.values()):
+            self.commit_now(holding)
         self.topic_id = self.world.kafka.topic_id
         self.jobs.clear()
         self.answers.clear()
         self.refused.clear()
         self.observing = False
-        self.holdings = {number: Holding(number) for number in held}
+        self.holdings = {number: Holding(number) for number in self.holdings}  # others may have gone meanwhile
 
     def failed(self, error: Exception) -> None:
         """Wait where waiting helps."""

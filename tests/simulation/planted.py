@@ -13,7 +13,7 @@ from bridge.takeover import Found, Start, decide_start
 from storage.apply import BatchApplier
 from storage.batch import Batch, Source
 from storage.judgement import Verdict, judge
-from storage.ledger import Owner, Standing, order_source
+from storage.ledger import Owner, Standing, order_source, raise_floor, unpack_offset
 from tests.simulation.messages import CachedLedger
 from tests.simulation.rules import Rules
 
@@ -122,6 +122,21 @@ class KeepsNoFloor(Keeper):
         return owner is not None and owner.epoch == epoch
 
 
+class SnapshotAll(SnapshotEpoch):
+    """Owner and floor are read without a conflict range, where the cursors are."""
+
+    def floor(self, transaction: Transaction, source: Source) -> int | None:
+        key = self.key("floor", *order_source(source))
+        return unpack_offset(cast("SimTransaction", transaction).get_without_conflict(key).wait())
+
+
+class SnapshotFloor(Keeper):
+    """Raising the floor reads nothing serializably, so that a store that goes back meanwhile is not noticed."""
+
+    def raise_floor(self, source: Source, epoch: Any, *, cursors: Mapping[int, int], offset: int) -> bool:
+        return raise_floor(self._engine, SnapshotAll(), source, epoch, cursors=cursors, offset=offset)
+
+
 class ChangesLanesBlindly(Keeper):
     """Lanes change by what the bridge has seen, though the store may have gone back since."""
 
@@ -146,5 +161,6 @@ PLANTED: Final[dict[str, Rules]] = {
     "cursors_at_minus_one": Rules(patch=_deciding(start_at_minus_one)),
     "trusts_foreign_epoch": Rules(partition=TrustsForeignEpoch),
     "changes_lanes_blindly": Rules(keeper=ChangesLanesBlindly),
+    "snapshot_floor": Rules(keeper=SnapshotFloor),
     "no_floor": Rules(keeper=KeepsNoFloor, patch=_deciding(start_without_floor)),
 }

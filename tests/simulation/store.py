@@ -73,7 +73,6 @@ class SimTransaction:
     def __init__(self, store: SimStore) -> None:
         self.store = store
         self.version = store.version
-        self.generation = store.generation
         self.weight = 0  # what counts against the size limit
         self.appended: list[tuple[str, Identity]] = []
         self.writes: dict[bytes, bytes | None] = {}
@@ -92,7 +91,7 @@ class SimTransaction:
         return _Done(self._below(key))
 
     def get_without_conflict(self, key: bytes) -> _Done[bytes | None]:
-        """A snapshot read. The real engines have none: this is for planted bugs."""
+        """A snapshot read of one key. The real engines have none: this is for planted bugs."""
         return _Done(self._below(key))
 
     def _below(self, key: bytes) -> bytes | None:
@@ -100,8 +99,11 @@ class SimTransaction:
             return None
         return self.version.data.get(key)
 
-    def get_range(self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False) -> _Done[list[KeyValue]]:
-        self.read_spans.append((begin, end))
+    def get_range(
+        self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False, snapshot: bool = False
+    ) -> _Done[list[KeyValue]]:
+        if not snapshot:
+            self.read_spans.append((begin, end))
         data = self.version.data
         found = {key: data[key] for key in data if begin <= key < end}
         if self.cleared:
@@ -143,15 +145,12 @@ class SimStore:
     """The store that all actors share."""
 
     version: Version = field(default_factory=lambda: Version(0, {}, {}))
-    generation: int = 0
     pending: list[SimTransaction] = field(default_factory=list)
     past: deque[Version] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     _commits: deque[_Commit] = field(default_factory=lambda: deque(maxlen=400))
 
     def commit(self, transaction: SimTransaction) -> bool:
         """Commit, or find that something that was read has changed since."""
-        if transaction.generation != self.generation:
-            return False
         if not transaction.changes:
             return True
         for commit in reversed(self._commits):
@@ -180,12 +179,14 @@ class SimStore:
         return True
 
     def go_back(self, version: Version) -> None:
-        """Become what it was at an earlier version; whatever is under way on the lost ones fails."""
-        self.generation += 1
+        """Become what it was at an earlier version, by one commit that writes every key, as a backup that is restored.
+
+        So whatever is under way fails if it has read anything serializably, and only then.
+        """
         self.pending.clear()
         self.past = deque((old for old in self.past if old.number < version.number), maxlen=REMEMBERED)
         self.version = version._replace(number=self.version.number + 1)
-        self._commits.clear()
+        self._commits.append(_Commit(self.version.number, frozenset(), [(b"", b"\xff")]))
 
     def forget_past(self) -> None:
         """No version up to now can be gone back to."""

@@ -278,6 +278,8 @@ class World:
         self.note("bridge died")
         self.trace(f"{bridge.name} died")
         self.bridges.remove(bridge)
+        if self.phase == "draining":
+            self.kafka.under_way.clear()  # as when the drain began: the stock workers would believe them
         if not [other for other in self.bridges if other.draining == bridge.draining]:
             self.start_bridge(drain=bridge.draining and self.phase == "draining")
         else:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from storage.batch import Epoch, Source
-from storage.ledger import Owner, Standing, change_lanes, raise_epoch, raise_floor
+from storage.engine import Transaction
+from storage.ledger import (
+    Owner,
+    Standing,
+    change_lanes,
+    raise_epoch,
+    raise_floor,
+    unpack_offset,
+    unpack_owner,
+)
 from storage.store import Store, assemble_store
 from tests.engines import open_kind
 
@@ -73,3 +82,99 @@ def test_a_floor_is_raised_over_what_was_seen(store: Store, epoch: Epoch) -> Non
     assert raise_floor(store.engine, store.ledger, SOURCE, epoch, cursors={0: 30, 1: 49}, offset=20)
     assert store.engine.read(lambda transaction: store.ledger.floor(transaction, SOURCE)) == 50
     assert not raise_floor(store.engine, store.ledger, SOURCE, Epoch(9, "other"), cursors=SEEN, offset=60)
+
+
+class Between:
+    """Does something between the reads of `raise_floor` and its commit, in each try of it.
+
+    In a store in memory: the embedded one lets nobody write there.
+    """
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch, *acts: Callable[[Store], object]) -> None:
+        self.tries = 0
+        left = list(acts)
+        read = store.ledger.floor
+
+        def floor(transaction: Transaction, source: Source) -> int | None:
+            found = read(transaction, source)
+            self.tries += 1
+            if left:
+                left.pop(0)(store)
+            return found
+
+        monkeypatch.setattr(store.ledger, "floor", floor)
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Store]:
+    with assemble_store(open_kind("double", tmp_path)) as opened:
+        yield opened
+
+
+def owned(store: Store) -> Epoch:
+    owner = raise_epoch(store.engine, store.ledger, SOURCE, group="group", lanes=2)
+    write_cursors(store, SEEN)
+    return owner.epoch
+
+
+def commit_task(store: Store) -> None:
+    """What a task's transaction reads and writes of the ledger."""
+
+    def work(transaction: Transaction) -> None:
+        owner = store.ledger.read_owner(transaction, SOURCE)
+        cursor = store.ledger.read_cursor(transaction, SOURCE, 0)
+        assert unpack_owner(owner.wait()) is not None
+        store.ledger.write_cursor(transaction, SOURCE, 0, (unpack_offset(cursor.wait()) or 0) + 1)
+
+    store.engine.transact(work)
+
+
+def take_over(store: Store) -> None:
+    raise_epoch(store.engine, store.ledger, SOURCE, group="group", lanes=2)
+
+
+def switch_lanes(store: Store) -> None:
+    owner = standing(store).owner
+    assert owner is not None
+    assert change(store, owner.epoch) is not None
+
+
+def forget(store: Store) -> None:
+    store.engine.transact(lambda transaction: store.ledger.forget(transaction, SOURCE))
+
+
+def restore(store: Store) -> None:
+    """A backup of the same epoch, with lower cursors: every key is written, the owner with the value that it has."""
+
+    def work(transaction: Transaction) -> None:
+        owner = unpack_owner(store.ledger.read_owner(transaction, SOURCE).wait())
+        assert owner is not None
+        store.ledger.write_owner(transaction, SOURCE, owner)
+        store.ledger.replace_cursors(transaction, SOURCE, {0: 10, 1: 10})
+        store.ledger.write_floor(transaction, SOURCE, 5)
+
+    store.engine.transact(work)
+
+
+def test_raising_the_floor_does_not_conflict_with_a_tasks_commit(
+    in_memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = owned(in_memory)
+    between = Between(in_memory, monkeypatch, commit_task, commit_task, commit_task)
+    assert raise_floor(in_memory.engine, in_memory.ledger, SOURCE, epoch, cursors=SEEN, offset=50)
+    assert between.tries == 1
+    assert standing(in_memory).cursors == {0: 41, 1: 49}
+
+
+@pytest.mark.parametrize(
+    ("act", "left"),
+    [(take_over, None), (switch_lanes, None), (forget, None), (restore, 5)],
+)
+def test_raising_the_floor_notices_what_changes_cursors_otherwise(
+    act: Callable[[Store], object], left: int | None, in_memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = owned(in_memory)
+    Between(in_memory, monkeypatch, act)
+    assert not raise_floor(in_memory.engine, in_memory.ledger, SOURCE, epoch, cursors=SEEN, offset=50)
+    monkeypatch.undo()
+    assert in_memory.engine.read(lambda transaction: in_memory.ledger.floor(transaction, SOURCE)) == left

@@ -1,0 +1,114 @@
+"""The partitions that a loop holds: assigned to its consumer, and taken over or not yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import Consumer, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bridge.partition import Partition
+    from bridge.takeover import Stamp
+    from storage.batch import Batch
+
+_BACKOFF_CAP: Final = 30.0  # seconds
+
+
+@dataclass(slots=True)
+class Holding:
+    """An assigned partition: ``state`` is None until it is taken over."""
+
+    number: int
+    state: Partition | None = None
+    stamp: Stamp | None = None
+    paused: bool = True
+    committed: int | None = None  # the last offset sent to Kafka with our stamp
+    landed: int | None = None  # the last that Kafka has confirmed
+    committing: bool = False
+    switching: bool = False
+    not_before: float = 0.0
+    taking: bool = False
+    failures: int = 0
+
+
+class Holdings:
+    """What one consumer holds of its topic, by partition.
+
+    Whoever waits for an answer keeps the holding and the state that the question was about, and asks `is_current` when
+    the answer comes: the partition may have gone or been dropped meanwhile.
+
+    Args:
+        consumer: pauses and resumes reading.
+        topic: its topic.
+    """
+
+    def __init__(self, consumer: Consumer, topic: str) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._holdings: dict[int, Holding] = {}
+
+    def __iter__(self) -> Iterator[Holding]:
+        """All that are held now; they may go while one is looked at."""
+        return iter(list(self._holdings.values()))
+
+    def get(self, number: int) -> Holding | None:
+        """The holding of a partition; None where it is not ours."""
+        return self._holdings.get(number)
+
+    def add(self, number: int) -> None:
+        """A partition was assigned, and paused."""
+        self._holdings[number] = Holding(number)
+
+    def remove(self, number: int) -> None:
+        """A partition has gone, if it was here."""
+        self._holdings.pop(number, None)
+
+    def clear(self) -> None:
+        """All have gone."""
+        self._holdings.clear()
+
+    @property
+    def states(self) -> dict[int, Partition | None]:
+        """Every partition's state, by number; None for what is not taken over."""
+        return {number: holding.state for number, holding in self._holdings.items()}
+
+    def has(self, holding: Holding) -> bool:
+        """Whether this is still the partition's holding: it has not gone, nor gone and come back."""
+        return self._holdings.get(holding.number) is holding
+
+    def is_current(self, holding: Holding, state: Partition) -> bool:
+        """Whether it is still held, and this still its state."""
+        return self.has(holding) and holding.state is state
+
+    def state_of(self, batch: Batch) -> Partition | None:
+        """The state that a batch belongs to, unless that has been dropped or replaced."""
+        holding = self._holdings.get(batch.source.partition)
+        state = holding.state if holding is not None else None
+        return state if state is not None and state.epoch == batch.epoch else None
+
+    def pause(self, holding: Holding) -> None:
+        """Stop reading.
+
+        What the client has fetched and not handed over is dropped by it; it is fetched again.
+        """
+        if not holding.paused:
+            self._consumer.pause([TopicPartition(self._topic, holding.number)])
+            holding.paused = True
+
+    def resume(self, holding: Holding) -> None:
+        """Go on reading."""
+        if holding.paused:
+            self._consumer.resume([TopicPartition(self._topic, holding.number)])
+            holding.paused = False
+
+    def drop(self, holding: Holding, now: float) -> None:
+        """Forget what was read of a partition; it is taken over again after a pause that doubles."""
+        if holding.state is not None:
+            holding.failures = 0
+            self.pause(holding)
+        holding.state = None
+        holding.not_before = now + min(0.05 * 2**holding.failures, _BACKOFF_CAP)
+        holding.failures += 1

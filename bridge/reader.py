@@ -1,0 +1,179 @@
+"""Reading: the consumer, its records for the partitions that are taken over, its errors, and when it pauses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Message
+
+from bridge.lookup import CLIENT_ID
+from storage.batch import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from confluent_kafka import TopicPartition
+
+    from bridge.holdings import Holding, Holdings
+    from bridge.notices import Notices
+    from bridge.partition import Partition
+    from bridge.report import Report
+    from bridge.route import Route
+    from bridge.topic_watch import TopicWatch
+    from bridge.traces import RecordTraces
+
+log = structlog.get_logger("bridge")
+
+_CHUNK: Final = 500  # records a call of consume
+_OFFSET_ERRORS: Final = {
+    KafkaError._AUTO_OFFSET_RESET,
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError._NO_OFFSET,
+}
+_TOPIC_ERRORS: Final = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
+
+
+def make_consumer(
+    config: dict[str, Any],
+    route: Route,
+    on_error: Callable[[KafkaError], None],
+    on_commit: Callable[[KafkaError | None, list[TopicPartition]], None],
+) -> Consumer:
+    """A consumer in the route's group.
+
+    Args:
+        config: servers and security, as librdkafka names them.
+        route: which group, and how much may be held.
+        on_error: told what is wrong with Kafka as a whole.
+        on_commit: told Kafka's answers to commits.
+    """
+    return Consumer(
+        {
+            # As the stock workers' client has it, not librdkafka's 45 s: after so long another bridge reads on where a
+            # killed one was. KAFKA_CONFIG may set another; epochs, not sessions, keep two bridges apart.
+            "session.timeout.ms": 10_000,
+            **config,
+            "client.id": CLIENT_ID,
+            "group.id": route.group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "allow.auto.create.topics": False,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "topic.metadata.refresh.interval.ms": 10_000,
+            "fetch.wait.max.ms": 100,
+            # What is fetched and not handed over is dropped by a pause: no more of it than may be held.
+            "queued.max.messages.kbytes": max(1_024, min(32_768, route.limits.held_bytes // 1_000)),
+            "error_cb": on_error,
+            "on_commit": on_commit,
+            "log_level": 3,
+        }
+    )
+
+
+class Reader:
+    """Hands the consumer's records to the partitions that they belong to.
+
+    Args:
+        consumer: the consumer.
+        route: whose run a record is.
+        holdings: the partitions.
+        topic_watch: told to look where an error speaks for another topic.
+        notices: where to say what is waited for.
+        traces: the traces of the records.
+        report: told how many records were read.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        route: Route,
+        holdings: Holdings,
+        topic_watch: TopicWatch,
+        notices: Notices,
+        traces: RecordTraces,
+        report: Report,
+    ) -> None:
+        self._consumer = consumer
+        self._route = route
+        self._holdings = holdings
+        self._topic_watch = topic_watch
+        self._notices = notices
+        self._traces = traces
+        self._report = report
+        self._taken = self._skipped = 0  # of this turn
+
+    def read(self, timeout: float, now: float) -> None:
+        """Read what is there, waiting so many seconds at most for the first record."""
+        self._taken = self._skipped = 0
+        for message in self._consumer.consume(_CHUNK, timeout=timeout):
+            self._take(message, now)
+        self._report.consumed(self._taken, self._skipped)
+
+    def _take(self, message: Message, now: float) -> None:
+        error = message.error()
+        if error is not None:
+            self._on_message_error(message, error, now)
+            return
+        self._notices.over("kafka")
+        number, offset = message.partition(), message.offset()
+        holding = self._holdings.get(number) if number is not None else None
+        if holding is None or holding.state is None or offset is None or offset < holding.state.position:
+            return  # fetched before the seek
+        kind, milliseconds = message.timestamp()
+        record = Record(
+            offset,
+            0 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds,
+            _bytes(message.key()),
+            _bytes(message.value()),
+        )
+        self._taken += 1
+        if holding.state.take(record, self._route.find_run(record), now):
+            self._traces.note(holding.number, offset, message)
+        else:
+            self._skipped += 1
+
+    def _on_message_error(self, message: Message, error: KafkaError, now: float) -> None:
+        code = error.code()
+        if code in _OFFSET_ERRORS:
+            holding = self._holdings.get(message.partition() or 0)
+            log.warning("offset is gone: taking the partition over again", error=error.str())
+            self._topic_watch.look_at_once()  # the topic may have been made anew
+            if holding is not None:
+                self._holdings.drop(holding, now)
+        elif code in _TOPIC_ERRORS:
+            self._notices.say("topic", "waiting for the topic: it does not exist", topic=self._route.topic)
+            self._topic_watch.look_within(1.0, now)
+        elif code != KafkaError._PARTITION_EOF:
+            self._notices.say("kafka", "waiting for Kafka", error=error.str())
+
+    def steer(self, holding: Holding, state: Partition, *, stop: bool) -> None:
+        """Pause or resume reading.
+
+        Args:
+            holding: the partition.
+            state: its state.
+            stop: read no further than what was ever applied.
+        """
+        hold = state.is_full() or (state.caught_up and stop)
+        if hold == holding.paused:
+            return
+        subject = f"full {holding.number}"
+        if hold and state.is_full():
+            self._notices.say(
+                subject, "reading pauses: too much is on its way", partition=holding.number, held=state.held
+            )
+        else:
+            self._notices.over(subject)
+        if hold:
+            self._holdings.pause(holding)
+        else:
+            self._holdings.resume(holding)
+
+
+def _bytes(data: str | bytes | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data
