@@ -491,6 +491,17 @@ class TestRequeue:
         page(url, script)
         assert state_of(store, "run-1") is CleanupState.PENDING
 
+    def test_of_several_none_counts_as_named(self, url: str, store: Store) -> None:
+        hold(store, "run-1")
+        hold(store, "run-2")
+
+        async def script(client: Client) -> None:
+            await client.get("/recovery")
+            await client.post("/recovery/requeue", [cleanup("run-1"), cleanup("run-2"), ("named", "1")])
+
+        page(url, script)
+        assert (state_of(store, "run-1"), state_of(store, "run-2")) == (CleanupState.HELD, CleanupState.HELD)
+
     def test_a_held_one_is_forced_by_its_name_alone(self, url: str, store: Store) -> None:
         hold(store, "run-1")
 
