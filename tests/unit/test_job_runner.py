@@ -115,6 +115,13 @@ def test_a_part_by_hand_does_not_stand_for_beats_turn(store: Store, clock: Clock
         runner.run(job, JobAsk(gap=60.0))
 
 
+def test_beats_own_turn_is_one_whatever_it_was_told(store: Store, clock: Clock) -> None:
+    runner, job = make_runner(store, clock), JOBS["tombstones"]
+    runner.run(job, JobAsk(limit=1, gap=60.0))
+    with pytest.raises(LockHeld, match="was done"):
+        runner.run(job, JobAsk(limit=1, gap=60.0))
+
+
 def test_one_that_failed_is_done_again(store: Store, clock: Clock) -> None:
     class Away(Blobs):
         def page(self, prefix: str, after: str = "", *, limit: int = 2) -> object:  # type: ignore[override]
