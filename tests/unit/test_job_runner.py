@@ -266,10 +266,12 @@ def test_status_says_what_a_person_has_to_see_to(store: Store, monkeypatch: pyte
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     hold(store, "run")
     store.engine.transact(lambda transaction: store.cascades.ask(transaction, "project", "p1", NOW))
+    store.engine.transact(lambda transaction: store.outbox.put(transaction, "run", b"{}", 1.0))
     text = call("status")
     assert text.exit_code == 1
     assert "1 cleanups held: look with `matyan-celery cleanups list --state held`" in text.output
     assert "1 cascades held: look with `matyan-celery cascades list --state held`" in text.output
+    assert "an event has waited in the outbox for" in text.output
     report = json.loads(call("status", "--json").output)
     assert {"ledger": "cleanups", "state": "held", "count": 1} in report["left"]
 
