@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bridge.lanes import choose_lane, find_run
 from bridge.partition import Limits, Partition, Seen
 from storage.batch import Batch, Epoch, Record, Source
@@ -53,6 +55,29 @@ def test_records_linger_until_the_batch_is_full() -> None:
     feed(state, (2, 0), now=5.6)
     assert [offsets(batch) for batch in state.due(5.6)] == [[0, 1, 2]]
     assert state.next_due(5.6) is None
+    feed(state, (3, 0), now=5.7)
+    assert state.next_due(5.7) is None, "its lane is not idle"
+    feed(state, (4, 1), now=5.8)
+    feed(state, (5, 1), now=6.0)
+    assert state.next_due(6.0) == pytest.approx(0.8), "the linger is that of the oldest"
+    assert state.next_due(9.0) == 0.0
+
+
+def test_the_next_is_the_lane_that_waits_longest() -> None:
+    state = make(linger=1.0)
+    feed(state, (0, 0), now=5.0)
+    feed(state, (1, 1), now=5.5)
+    assert state.next_due(5.5) == 0.5
+
+
+def test_batches_are_bounded_by_records() -> None:
+    state = make(batch_records=2)
+    feed(state, *[(offset, 0) for offset in range(5)])
+    assert [offsets(batch) for batch in state.due(0.0)] == [[0, 1]]
+    see(state, {0: 1, 1: -1})
+    assert [offsets(batch) for batch in state.due(0.0)] == [[2, 3]]
+    see(state, {0: 3, 1: -1})
+    assert [offsets(batch) for batch in state.due(0.0)] == [[4]]
 
 
 def test_batches_are_bounded_by_bytes_and_a_large_record_goes_alone() -> None:
