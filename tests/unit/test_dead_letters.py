@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from storage.batch import Record, Source
 from storage.dead_letters import CHUNK, STAGED, DeadLetter
 from storage.directories import Directories
 from storage.errors import Contended, SplitTransaction, TransactionTooLarge, TransactionTooOld
+from storage.meaning import CONTROL
 from storage.store import Store, assemble_store
 from tests.engines import open_kind
 
@@ -93,6 +95,22 @@ def test_a_letter_that_is_removed_leaves_nothing(store: Store) -> None:
     assert count_keys() > before + 100
     remove()
     assert count_keys() == before <= 1
+
+
+def test_a_head_is_short_whatever_its_error_and_type_are(store: Store) -> None:
+    of = record(SHORT)
+    long = replace(letter(of), error="e" * 200_000, type="t" * 200_000)
+    store.engine.transact(lambda transaction: store.dead_letters.keep(transaction, long, of))
+    (kept,) = store.dead_letters.each(store.engine)
+    assert (kept.error, kept.type) == ("e" * 1_000, "t" * 1_000)
+
+
+def test_a_letter_is_applied_as_one_of_its_own_route_alone(store: Store) -> None:
+    keep(store, KEPT)
+    control = replace(letter(KEPT), route=CONTROL)
+    with pytest.raises(ValueError, match="of the route 'control' cannot be applied as one of 'ingest'"):
+        store.dead_letters.requeue(store.engine, store.applier, control, now=2.0)
+    assert read(store) == KEPT
 
 
 class SlowApplier(Applier):
