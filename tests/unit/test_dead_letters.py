@@ -17,7 +17,8 @@ from storage.directories import Directories
 from storage.errors import Contended, SplitTransaction, TransactionTooLarge, TransactionTooOld
 from storage.meaning import CONTROL
 from storage.store import Store, assemble_store
-from tests.engines import open_kind
+from tests.engines import double_database, open_kind
+from tests.fdb_double.fdb.faults import Fault
 
 SOURCE = Source("cluster", "data-ingestion", "topic-1", 2)
 SHORT, LONG, STAGED_ONE, LARGEST = 10, 5 * CHUNK, STAGED + 3 * CHUNK, 9_000_000
@@ -111,6 +112,29 @@ def test_a_letter_is_applied_as_one_of_its_own_route_alone(store: Store) -> None
     with pytest.raises(ValueError, match="of the route 'control' cannot be applied as one of 'ingest'"):
         store.dead_letters.requeue(store.engine, store.applier, control, now=2.0)
     assert read(store) == KEPT
+
+
+def test_a_letter_that_is_gone_was_requeued_before(store: Store) -> None:
+    keep(store, KEPT)
+    outcomes = [store.dead_letters.requeue(store.engine, store.applier, letter(KEPT), now=2.0) for _ in range(2)]
+    assert [outcome and outcome.kind for outcome in outcomes] == ["applied", None]
+
+
+def test_a_letter_that_fails_again_says_when(store: Store) -> None:
+    keep(store, record(SHORT))
+    store.dead_letters.requeue(store.engine, store.applier, letter(record(SHORT)), now=2.0)
+    (kept,) = store.dead_letters.each(store.engine)
+    assert (kept.time, kept.requeues) == (2.0, 1)
+
+
+def test_a_requeue_that_meets_conflict_upon_conflict_ends(tmp_path: Path) -> None:
+    with assemble_store(open_kind("double", tmp_path)) as store:
+        keep(store, KEPT)
+        double_database(tmp_path).faults.commits.extend([Fault(1020)] * 9)
+        with pytest.raises(Contended):
+            store.dead_letters.requeue(store.engine, store.applier, letter(KEPT), now=2.0)
+        double_database(tmp_path).faults.commits.clear()
+        assert read(store) == KEPT
 
 
 class SlowApplier(Applier):
