@@ -85,6 +85,24 @@ def test_a_bridge_ends_within_its_grace_while_the_store_is_away(
     other.close()
 
 
+def test_a_bridge_without_time_to_wait_commits_what_is_applied(
+    kafka: KafkaServer, topic: str, group: str, programs: Programs, settings: dict[str, str]
+) -> None:
+    """DRAIN_SECONDS bounds the waiting for what is in flight, not the last commits."""
+    bridge = programs.bridge(DRAIN_SECONDS="0", COMMIT_SECONDS="600")
+    worker = programs.worker(concurrency=1)
+    bridge.start()
+    worker.start()
+    produce(kafka.bootstrap_servers, topic, log_records(RUNS, range(3)))
+    wait_until(lambda: read_numbers(settings["STORAGE_URL"]) == all_numbers(RUNS, 3), "all is applied", seconds=90)
+    time.sleep(2.0)  # the bridge has seen it too
+    assert not is_applied(kafka.bootstrap_servers, group, topic)
+    bridge.signal(signal.SIGTERM)
+    assert bridge.wait(50) == 0
+    assert is_applied(kafka.bootstrap_servers, group, topic)
+    assert "the epochs are not raised" not in bridge.output()
+
+
 def test_redis_restarted_empty(
     kafka: KafkaServer, redis: RedisServer, topic: str, group: str, programs: Programs, settings: dict[str, str]
 ) -> None:
