@@ -150,3 +150,33 @@ def test_empty_keys_are_the_clouds_own_identity(trouble: Trouble, monkeypatch: p
     assert [blob.key for blob in blobs.page("r/").blobs] == ["r/a"]
     blobs.close()
     assert "Credential=found-by-botocore/" in trouble.requests[0][1]["Authorization"]
+
+
+def test_names_go_on_behind_old_versions_and_markers_of_keys_in_no_folder(trouble: Trouble) -> None:
+    pages = (
+        "<Version><Key>a</Key><VersionId>1</VersionId></Version>",
+        "<DeleteMarker><Key>b</Key><VersionId>1</VersionId></DeleteMarker>",
+        "<CommonPrefixes><Prefix>c/</Prefix></CommonPrefixes>",
+    )
+    trouble.answers = [
+        (200, f"<ListVersionsResult><IsTruncated>true</IsTruncated>{page}</ListVersionsResult>") for page in pages
+    ]
+    blobs = open_blobs(trouble, versions=True)
+    after, found = "", list[str]()
+    for end in ("a", "b", "c/\U0010ffff"):
+        page = blobs.names(after, limit=1)
+        assert (page.end, page.more) == (end, True)
+        after, found = page.end, found + page.names
+    assert found == ["c"]
+    blobs.close()
+
+
+def test_names_end_where_a_server_repeats_itself(trouble: Trouble) -> None:
+    same = "<CommonPrefixes><Prefix>c/</Prefix></CommonPrefixes>"
+    trouble.answers = [(200, f"<ListVersionsResult><IsTruncated>true</IsTruncated>{same}</ListVersionsResult>")] * 2
+    blobs = open_blobs(trouble, versions=True)
+    page = blobs.names(limit=1)
+    assert (page.names, page.more) == (["c"], True)
+    page = blobs.names(page.end, limit=1)
+    assert (page.names, page.more) == ([], False)
+    blobs.close()

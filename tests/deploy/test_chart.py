@@ -268,6 +268,8 @@ class TestRefusals:
             "settings.lower_case=1",
             "metrics.port=70000",
             "image.pullPolicy=Sometimes",
+            "networkPolicy.egressPorts={70000}",
+            "networkPolicy.egressPorts={4500:4510}",
         ],
     )
     def test_values_that_the_schema_refuses(self, given: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -144,11 +145,16 @@ def test_health_tells_a_hung_process_from_a_living_one(programs: Programs, redis
 
 
 def test_wait_does_not_wait_for_a_server_that_takes_connections_and_says_nothing(programs: Programs) -> None:
+    began = time.monotonic()
+    assert programs.run("wait", "--for", "store", "--timeout", "0")[0] == 0, "one look has the time for an answer"
+    start = time.monotonic() - began
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
         code, output = programs.run("wait", "--for", "s3,store", "--timeout", "3", S3_ENDPOINT=endpoint)
     assert code == 1
     assert "s3 has not answered in the time that was left" in output
+    assert time.monotonic() - began < start + 13  # a look has 5 seconds; the connection would be held for 20 and more
 
 
 def test_beat_shows_what_waits_for_a_person_and_lives_without_redis(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,13 @@ from confluent_kafka import Consumer, TopicPartition
 
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import free_port
+from storage.errors import LockHeld
+from storage.outbox import OutboxEvent
 from storage.store import Store, open_store
+from tasks.app import make_app
+from tasks.blob_stores import OpenedBlobs
+from tasks.job_list import JOBS
+from tasks.job_runner import JobAsk, JobRunner
 from tasks.outbox import OutboxPublisher, Published
 from tasks.settings import Settings, load_settings
 from tests.integration.conftest import MakeTopic
@@ -59,20 +65,54 @@ def test_what_waits_is_published_once_and_removed(kafka: KafkaServer, make_topic
     publisher.close()
 
 
-def test_more_than_a_page(kafka: KafkaServer, make_topic: MakeTopic, store: Store) -> None:
-    topic = make_topic(1)
-
+def put_many(store: Store, count: int) -> None:
     def work(transaction: object) -> None:
-        for number in range(1_203):
+        for number in range(count):
             store.outbox.put(transaction, "run", b"{}", float(number))  # type: ignore[arg-type]
 
     store.engine.transact(work)
+
+
+def test_more_than_a_page(kafka: KafkaServer, make_topic: MakeTopic, store: Store) -> None:
+    topic = make_topic(1)
+    put_many(store, 1_203)
     publisher = OutboxPublisher(settings_for(kafka.bootstrap_servers, topic), patience=20.0)
     kept = list[None]()
     keep = partial(kept.append, None)
     assert publisher.publish_waiting(store, now=1e6, keep=keep) == Published(1_203, 0)
     assert len(kept) == 2, "the job's lock is renewed before each full page"
     assert len(read(kafka.bootstrap_servers, topic, 1_203)) == 1_203
+    publisher.close()
+
+
+class SlowPublisher(OutboxPublisher):
+    """Half of its lock's life goes by with each page, and then somebody else wants to do the job."""
+
+    now = 1e6
+    refused = 0
+
+    def publish(self, store: Store, events: Sequence[OutboxEvent]) -> Published:
+        self.now += 14.0
+        with pytest.raises(LockHeld), store.job_locks(clock=lambda: self.now).hold("bridge_outbox", ttl=30.0):
+            pass
+        self.refused += 1
+        return super().publish(store, events)
+
+
+@pytest.mark.parametrize("gap", [60.0, 0.0], ids=["beat", "by hand"])
+def test_the_job_keeps_its_lock_for_as_long_as_it_publishes(
+    gap: float, kafka: KafkaServer, make_topic: MakeTopic, store: Store
+) -> None:
+    put_many(store, 1_203)
+    settings = settings_for(kafka.bootstrap_servers, make_topic(1))
+    publisher = SlowPublisher(settings, patience=20.0)
+    with make_app(settings) as app:
+        blobs = OpenedBlobs(settings)
+        runner = JobRunner(
+            settings, app, store=lambda: store, blobs=blobs.blobs, publisher=publisher, clock=lambda: publisher.now
+        )
+        assert runner.run(JOBS["outbox"], JobAsk(gap=gap)) == {"sent": 1_203, "left": 0}
+    assert publisher.refused == 3
     publisher.close()
 
 

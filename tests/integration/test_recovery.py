@@ -204,6 +204,7 @@ class TestPage:
 
     def test_requeue_all(self, programs: Programs, store: Store, bucket: Bucket, browser: Browser) -> None:
         fail(store, bucket, *RUNS)
+        ask_and_hold(store, "held-by-a-person")
         for offset in range(120):
             keep(store, offset, f"{offset:032x}", reason="bug" if offset else "invalid")
         flower = start_both(programs, prefix="inside")
@@ -214,11 +215,16 @@ class TestPage:
         wait_until(lambda: {state_of(store, run) for run in RUNS} == {CleanupState.DONE}, "all are done", seconds=60)
         assert bucket.keys() == []
 
+        open_page(browser, flower, "/recovery?show=held")
+        browser.find("#requeue-all")[0].click()
+        browser.wait_text("Those that a person holds are left, for their own pages.")
+
         open_page(browser, flower, "/recovery?show=letters&reason=bug")
         browser.wait_text("Requeue all 119")
         browser.find("#requeue-all")[0].click()
         browser.wait_text("A worker requeues them all")
         wait_until(lambda: offsets(store) == [0], "all with this reason are applied", seconds=60)
+        assert state_of(store, "held-by-a-person") is CleanupState.HELD
 
     def test_search(self, programs: Programs, store: Store, browser: Browser) -> None:
         for offset in range(60):

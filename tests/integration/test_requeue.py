@@ -277,6 +277,30 @@ class TestTasks:
     def test_many_may_take_longer_than_its_slice(self, app: Celery, settings: Settings) -> None:
         assert app.tasks[REQUEUE_MANY_TASK].time_limit >= settings.task_time_limit_seconds / 3 + 60
 
+    def test_many_sends_its_rest_until_all_is_done(self, settings: Settings, store: Store, redis: RedisServer) -> None:
+        hold(store, "run-1", "run-3", "run-5")
+        for name in ("run-2", "run-4"):
+            live(store, name)
+        fail(store, "run-6")
+        hurried = settings.model_copy(update={"task_time_limit_seconds": 0.0})  # a task has time for one
+        opened = OpenedStore(settings)
+        with make_app(settings) as app, app.connection_for_read() as connection:
+            queue = connection.SimpleQueue(JOBS_QUEUE, accept=app.conf.accept_content)
+            register_requeues(app, opened, hurried)
+            rounds, words = 1, self.call(app, REQUEUE_MANY_TASK, "cleanups", {"state": "held"})
+            while words.endswith(" so far"):
+                message = queue.get(timeout=5)
+                message.ack()
+                rounds, words = rounds + 1, self.call(app, REQUEUE_MANY_TASK, *message.payload[0])
+                assert rounds <= 6
+            queue.close()
+        opened.close()
+        assert (words, sent(redis, JOBS_QUEUE)) == ("3 left as held by a person, 2 requeued", 0)
+        assert [states(store)[f"run-{number}"] for number in range(1, 7)] == [
+            *("held", "pending", "held", "pending", "held"),
+            "failed",
+        ]
+
     @pytest.mark.parametrize(
         ("what", "choice"),
         [

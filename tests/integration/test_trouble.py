@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import wait_until
@@ -83,6 +84,49 @@ def test_a_bridge_ends_within_its_grace_while_the_store_is_away(
     assert bridge.wait(50) == 0  # 8 floors, twice, and an epoch would be 85 seconds
     assert "the epochs are not raised" in bridge.output()
     other.close()
+
+
+def test_a_bridge_without_time_to_wait_commits_what_is_applied(
+    kafka: KafkaServer, topic: str, group: str, programs: Programs, settings: dict[str, str]
+) -> None:
+    """DRAIN_SECONDS bounds the waiting for what is in flight, not the last commits."""
+    bridge = programs.bridge(DRAIN_SECONDS="0", COMMIT_SECONDS="600")
+    worker = programs.worker(concurrency=1)
+    bridge.start()
+    worker.start()
+    produce(kafka.bootstrap_servers, topic, log_records(RUNS, range(3)))
+    wait_until(lambda: read_numbers(settings["STORAGE_URL"]) == all_numbers(RUNS, 3), "all is applied", seconds=90)
+    time.sleep(2.0)  # the bridge has seen it too
+    assert not is_applied(kafka.bootstrap_servers, group, topic)
+    bridge.signal(signal.SIGTERM)
+    assert bridge.wait(50) == 0
+    assert is_applied(kafka.bootstrap_servers, group, topic)
+    assert "the epochs are not raised" not in bridge.output()
+
+
+def test_a_bridge_without_time_to_wait_commits_what_it_gives_away(
+    kafka: KafkaServer, topic: str, group: str, programs: Programs, settings: dict[str, str]
+) -> None:
+    first = programs.bridge("first", DRAIN_SECONDS="0", COMMIT_SECONDS="600")
+    worker = programs.worker(concurrency=1)
+    first.start()
+    worker.start()
+    produce(kafka.bootstrap_servers, topic, log_records(RUNS, range(3)))
+    wait_until(lambda: read_numbers(settings["STORAGE_URL"]) == all_numbers(RUNS, 3), "all is applied", seconds=90)
+    time.sleep(2.0)  # the bridge has seen it too
+    assert committed(kafka.bootstrap_servers, group, topic) == 0
+    programs.bridge("second", COMMIT_SECONDS="600").start()
+    wait_until(lambda: "revoked" in first.output(), "partitions are given away", seconds=60)
+    assert committed(kafka.bootstrap_servers, group, topic) > 0
+
+
+def committed(bootstrap_servers: str, group: str, topic: str) -> int:
+    """The sum of what the group has committed."""
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
+    places = [TopicPartition(topic, number) for number in range(4)]
+    offsets = [max(place.offset, 0) for place in consumer.committed(places, timeout=10)]
+    consumer.close()
+    return sum(offsets)
 
 
 def test_redis_restarted_empty(

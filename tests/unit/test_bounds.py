@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,11 @@ import pytest
 
 from bridge.route import ingest_route
 from storage.apply import BatchApplier, Result, State
-from storage.batch import pack_batch
+from storage.batch import Batch, pack_batch
 from storage.engine import Tries
 from storage.errors import StorageUnavailable
 from storage.result import Portion
-from storage.store import Store, assemble_store
+from storage.store import Store, assemble_store, open_store
 from tasks.app import make_app
 from tasks.batches import choose_wait, may_try_again, register_route, wait_for
 from tasks.meter import Meter
@@ -21,7 +23,7 @@ from tasks.opened import OpenedStore
 from tasks.settings import load_settings
 from tests.engines import double_database, open_kind
 from tests.fdb_double.fdb.faults import Fault
-from tests.unit.test_apply import batch, cursor_of, message, metric, own
+from tests.unit.test_apply import batch, cursor_of, mark, message, metric, own
 
 CONFLICT = Fault(1020)
 BATCH = batch(*(metric(step) for step in range(10)))
@@ -97,21 +99,55 @@ class TestWait:
         assert 0.1 <= wait_for(0, load_settings(None)) <= 0.2
 
 
+class SlowlyOpened(OpenedStore):
+    """Opening the store takes more than the time that an execution has (half of the hard limit)."""
+
+    def store(self) -> Store:
+        if self._opened is None:
+            time.sleep(self.settings.task_time_limit_seconds / 2 + 0.1)
+        return super().store()
+
+
 class TestTriesOfATask:
+    @staticmethod
+    def count_retries(opened: OpenedStore, one: Batch) -> int:
+        """How often a task asks for another try until it ends, which is no failure: the bridge sends again."""
+        with make_app(opened.settings) as app:
+            task = register_route(app, opened, Meter(), "try.ingest", "ingest", lambda _: None)
+            asked, retry = [], task.retry
+
+            def count(**options: Any) -> Any:
+                asked.append(options["countdown"])
+                return retry(**options)
+
+            task.retry = count
+            task.apply((pack_batch(one),)).get()
+        opened.close()
+        return len(asked)
+
     def test_end_where_nothing_gets_through(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         settings = load_settings(None, storage_url=f"sqlite:///{tmp_path}/file/store.db")
-        app, meter = make_app(settings), Meter()
-        task = register_route(app, OpenedStore(settings), meter, "try.ingest", "ingest", lambda _: None)
-        tried, retry = [], task.retry
+        assert self.count_retries(OpenedStore(settings), BATCH) == 20
 
-        def count(**options: Any) -> Any:
-            tried.append(options["countdown"])
-            return retry(**options)
+    def test_end_where_the_turn_of_the_batch_does_not_come(self, tmp_path: Path) -> None:
+        opened = OpenedStore(load_settings(None, storage_url=f"sqlite:///{tmp_path}/store.db"))
+        own(opened.store())
+        assert self.count_retries(opened, replace(BATCH, after=5)) == 20
 
-        task.retry = count
-        task.apply((pack_batch(BATCH),)).get()  # ends, and is no failure: the bridge sends the batch again
-        assert len(tried) == 20
+    def test_end_where_somebody_else_is_at_the_record(self, tmp_path: Path) -> None:
+        opened = OpenedStore(load_settings(None, storage_url=f"sqlite:///{tmp_path}/store.db"))
+        own(opened.store())
+        mark(opened.store(), 0, ("theirs", 0), time.time() + 60, 1)
+        assert self.count_retries(opened, replace(BATCH, attempt=3)) == 20
+
+    def test_the_time_of_a_try_begins_before_the_store_is_opened(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path}/store.db"
+        settings = load_settings(None, storage_url=url, task_time_limit_seconds=5.0, storage_timeout_seconds=2.0)
+        with open_store(url) as store:
+            own(store)
+            assert self.count_retries(SlowlyOpened(settings), BATCH) == 1
+            assert cursor_of(store) == 9
 
     def test_go_on_while_they_get_something_done(self) -> None:
         assert may_try_again(19, Result())

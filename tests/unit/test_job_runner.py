@@ -115,6 +115,13 @@ def test_a_part_by_hand_does_not_stand_for_beats_turn(store: Store, clock: Clock
         runner.run(job, JobAsk(gap=60.0))
 
 
+def test_beats_own_turn_is_one_whatever_it_was_told(store: Store, clock: Clock) -> None:
+    runner, job = make_runner(store, clock), JOBS["tombstones"]
+    runner.run(job, JobAsk(limit=1, gap=60.0))
+    with pytest.raises(LockHeld, match="was done"):
+        runner.run(job, JobAsk(limit=1, gap=60.0))
+
+
 def test_one_that_failed_is_done_again(store: Store, clock: Clock) -> None:
     class Away(Blobs):
         def page(self, prefix: str, after: str = "", *, limit: int = 2) -> object:  # type: ignore[override]
@@ -259,10 +266,12 @@ def test_status_says_what_a_person_has_to_see_to(store: Store, monkeypatch: pyte
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     hold(store, "run")
     store.engine.transact(lambda transaction: store.cascades.ask(transaction, "project", "p1", NOW))
+    store.engine.transact(lambda transaction: store.outbox.put(transaction, "run", b"{}", 1.0))
     text = call("status")
     assert text.exit_code == 1
     assert "1 cleanups held: look with `matyan-celery cleanups list --state held`" in text.output
     assert "1 cascades held: look with `matyan-celery cascades list --state held`" in text.output
+    assert "an event has waited in the outbox for" in text.output
     report = json.loads(call("status", "--json").output)
     assert {"ledger": "cleanups", "state": "held", "count": 1} in report["left"]
 

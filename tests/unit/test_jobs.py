@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 from storage.blobs import Blob, BlobPage, NamePage, Refusal
-from storage.cascades import CascadeState
+from storage.cascades import CascadeKind, CascadeState
 from storage.cleanup import Cleanup, CleanupState
 from storage.encoding import pack_key
 from storage.errors import LockLost, Refused
@@ -437,29 +437,35 @@ def test_a_lost_lock_ends_it(job: str, full: Store, order: JobOrder) -> None:
 def test_the_lock_is_kept_while_nothing_is_found(store: Store) -> None:
     count = 1_200
     runs = [f"run-{number:05d}" for number in range(count)]
+    kept: list[int] = []
+    order = JobOrder(store, NOW, keep=lambda: kept.append(1))
 
-    def work(transaction: Any) -> None:
+    def ask_for_all(transaction: Any) -> None:
         for run in runs:
             store.cleanups.ask(transaction, run, source="event", now=NOW)
-            if done:
-                store.cleanups.begin(transaction, run, task_id="t", token="token", now=NOW, lease=9.0)
-                store.cleanups.finish(transaction, run, token="token", seen=2, now=NOW)
+            store.cascades.ask(transaction, "tag", run, NOW)
+
+    def finish_all(transaction: Any) -> None:
+        for run in runs:
+            store.cleanups.begin(transaction, run, task_id="t", token="token", now=NOW, lease=9.0)
+            store.cleanups.finish(transaction, run, token="token", seen=1, now=NOW)
+            entry = store.cascades.get(transaction, CascadeKind.TAG, run)
+            assert entry is not None
+            store.cascades.write(transaction, entry, replace(entry, state=CascadeState.DONE))
 
     def bury_all(transaction: Any) -> None:
         for run in runs:
             key = store.directories.indexes + pack_key("_deleted", run)
             transaction.set(key, msgpack.packb(NOW - HOUR))
 
-    kept: list[int] = []
-    order = JobOrder(store, NOW, keep=lambda: kept.append(1))
-    done = False
-    store.engine.transact(work)
+    store.engine.transact(ask_for_all)
     sent = send_stalled_again(order, stall_seconds=60.0, send_cleanup=kept.append, send_cascade=kept.append)  # type: ignore[arg-type]
-    assert (sent["open"], sent["cleanups"], kept) == (count, 0, [1, 1])
-    done, kept[:] = True, []
-    store.engine.transact(work)
+    assert (sent["open"], sent["cleanups"], sent["cascades"]) == (2 * count, 0, 0)
+    assert kept == [1, 1, 1, 1], "twice among the cascades, twice among the cleanups"
+    kept.clear()
+    store.engine.transact(finish_all)
     assert forget_old_entries(order, older_than_hours=1.0) == {"cleanups": 0, "cascades": 0}
-    assert kept == [1, 1]
+    assert kept == [1, 1, 1, 1]
     kept.clear()
     store.engine.transact(bury_all)
     assert clear_tombstones(order, older_than_hours=48.0, has_blobs=lambda _: False)["found"] == count

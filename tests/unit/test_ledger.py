@@ -10,7 +10,10 @@ import pytest
 
 from storage.batch import Epoch, Source
 from storage.engine import Transaction
+from storage.errors import Refused
 from storage.ledger import (
+    Gap,
+    Mark,
     Owner,
     Standing,
     change_lanes,
@@ -20,7 +23,8 @@ from storage.ledger import (
     unpack_owner,
 )
 from storage.store import Store, assemble_store
-from tests.engines import open_kind
+from tests.engines import double_database, open_kind
+from tests.fdb_double.fdb.faults import Fault
 
 SOURCE = Source("cluster", "data-ingestion", "topic-1", 2)
 SEEN = {0: 40, 1: 49}  # with nothing outstanding and 50 read next: a drained moment
@@ -77,11 +81,63 @@ def test_lanes_do_not_change_under_another_epoch_or_below_a_cursor(store: Store,
     assert standing(store) == before
 
 
+def test_lanes_change_once_where_the_commit_is_not_heard(tmp_path: Path) -> None:
+    with assemble_store(open_kind("double", tmp_path)) as store:
+        owner = raise_epoch(store.engine, store.ledger, SOURCE, group="group", lanes=2)
+        write_cursors(store, SEEN)
+        double_database(tmp_path).faults.commits.append(Fault(1021, committed=True))
+        changed = change(store, owner.epoch)
+        assert changed is not None
+        assert standing(store) == Standing(changed, {0: 49, 1: 49, 2: 49})
+
+
+def test_a_lane_that_begins_anew_has_no_mark(store: Store, epoch: Epoch) -> None:
+    ledger = store.ledger
+    store.engine.transact(lambda transaction: ledger.write_mark(transaction, SOURCE, 0, Mark(41, ("task", 0), 1.0, 1)))
+    assert change(store, epoch) is not None
+    assert store.engine.read(lambda transaction: ledger.mark(transaction, SOURCE, 0)) is None
+
+
+def test_a_source_that_is_forgotten_was_never_taken_over(store: Store, epoch: Epoch) -> None:
+    store.engine.transact(lambda transaction: store.ledger.forget(transaction, SOURCE))
+    assert standing(store) == Standing(None, {})
+    assert raise_epoch(store.engine, store.ledger, SOURCE, group="another", lanes=5).lanes == 5
+
+
+def test_a_take_over_raises_the_epochs_of_all_topic_ids_and_leaves_their_lanes(store: Store, epoch: Epoch) -> None:
+    anew, neighbour = SOURCE._replace(topic_id="topic-2"), SOURCE._replace(partition=3)
+    theirs = raise_epoch(store.engine, store.ledger, neighbour, group="group", lanes=2)
+    owner = raise_epoch(store.engine, store.ledger, anew, group="group", lanes=7)
+    assert (owner.lanes, owner.epoch.number) == (7, epoch.number + 1)
+    assert standing(store) == Standing(Owner(owner.epoch, "group", 2), SEEN)
+    again = raise_epoch(store.engine, store.ledger, anew, group="group", lanes=9)
+    assert (again.lanes, again.epoch.number) == (7, epoch.number + 2)
+    owners = store.engine.read(store.ledger.sources)
+    assert owners == {SOURCE: Owner(again.epoch, "group", 2), anew: again, neighbour: theirs}
+
+
+def test_another_group_is_refused_and_changes_nothing(store: Store, epoch: Epoch) -> None:
+    before = standing(store)
+    for source in (SOURCE, SOURCE._replace(topic_id="topic-2")):
+        with pytest.raises(Refused, match="belongs to the consumer group 'group', this bridge runs in 'another'"):
+            raise_epoch(store.engine, store.ledger, source, group="another", lanes=2)
+    assert (standing(store), len(store.engine.read(store.ledger.sources))) == (before, 1)
+
+
+def test_every_gap_is_kept(store: Store) -> None:
+    gaps = [Gap(SOURCE, 3, 7, 1.0), Gap(SOURCE, 20, 29, 2.0), Gap(SOURCE._replace(partition=3), 3, 4, 3.0)]
+    for gap in gaps:
+        store.engine.transact(lambda transaction: store.ledger.write_gap(transaction, gap))  # noqa: B023
+    assert store.engine.read(store.ledger.gaps) == gaps
+
+
 def test_a_floor_is_raised_over_what_was_seen(store: Store, epoch: Epoch) -> None:
     assert raise_floor(store.engine, store.ledger, SOURCE, epoch, cursors=SEEN, offset=50)
     assert raise_floor(store.engine, store.ledger, SOURCE, epoch, cursors={0: 30, 1: 49}, offset=20)
     assert store.engine.read(lambda transaction: store.ledger.floor(transaction, SOURCE)) == 50
     assert not raise_floor(store.engine, store.ledger, SOURCE, Epoch(9, "other"), cursors=SEEN, offset=60)
+    assert raise_floor(store.engine, store.ledger, SOURCE, epoch, cursors=SEEN, offset=51)
+    assert store.engine.read(lambda transaction: store.ledger.floor(transaction, SOURCE)) == 51
 
 
 class Between:

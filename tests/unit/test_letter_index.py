@@ -101,6 +101,12 @@ def test_letters_of_a_release_without_indexes_are_found(store: Store) -> None:
     assert fresh(store).dead_letters.count(store.engine) == later.dead_letters.count(store.engine)
 
 
+def test_more_letters_of_a_release_without_indexes_than_one_read_takes_are_found(store: Store) -> None:
+    keep(store, *(letter(offset) for offset in range(510)))
+    drop_indexes(store)
+    assert fresh(store).dead_letters.count(store.engine) == Counter({(SOURCE, 0, "invalid"): 510})
+
+
 def test_a_store_of_this_release_is_never_searched_for_older_letters(store: Store) -> None:
     def marked() -> bool:
         return store.engine.read(lambda transaction: transaction.get(store.ledger.key("dead_index")).wait()) is not None

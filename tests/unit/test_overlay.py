@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -93,3 +93,12 @@ def test_of_keys_that_are_too_long_the_first_is_told_of_and_none_is_written(tmp_
 
     engine.transact(work)
     engine.close()
+
+
+def test_what_a_record_has_cleared_is_not_read_again() -> None:
+    nothing: Any = None  # to read of it would fail
+    draft = Draft(View(nothing))
+    draft.clear_range(b"a", b"c")
+    draft.set(b"b", b"1")
+    draft.clear(b"ba")
+    assert draft.get_range(b"a", b"bb") == [(b"b", b"1")]

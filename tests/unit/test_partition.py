@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from bridge.lanes import choose_lane, find_run
 from bridge.partition import Limits, Partition, Seen
@@ -53,6 +56,29 @@ def test_records_linger_until_the_batch_is_full() -> None:
     feed(state, (2, 0), now=5.6)
     assert [offsets(batch) for batch in state.due(5.6)] == [[0, 1, 2]]
     assert state.next_due(5.6) is None
+    feed(state, (3, 0), now=5.7)
+    assert state.next_due(5.7) is None, "its lane is not idle"
+    feed(state, (4, 1), now=5.8)
+    feed(state, (5, 1), now=6.0)
+    assert state.next_due(6.0) == pytest.approx(0.8), "the linger is that of the oldest"
+    assert state.next_due(9.0) == 0.0
+
+
+def test_the_next_is_the_lane_that_waits_longest() -> None:
+    state = make(linger=1.0)
+    feed(state, (0, 0), now=5.0)
+    feed(state, (1, 1), now=5.5)
+    assert state.next_due(5.5) == 0.5
+
+
+def test_batches_are_bounded_by_records() -> None:
+    state = make(batch_records=2)
+    feed(state, *[(offset, 0) for offset in range(5)])
+    assert [offsets(batch) for batch in state.due(0.0)] == [[0, 1]]
+    see(state, {0: 1, 1: -1})
+    assert [offsets(batch) for batch in state.due(0.0)] == [[2, 3]]
+    see(state, {0: 3, 1: -1})
+    assert [offsets(batch) for batch in state.due(0.0)] == [[4]]
 
 
 def test_batches_are_bounded_by_bytes_and_a_large_record_goes_alone() -> None:
@@ -64,6 +90,28 @@ def test_batches_are_bounded_by_bytes_and_a_large_record_goes_alone() -> None:
     assert [offsets(batch) for batch in state.due(0.0)] == [[2]]
 
 
+def test_a_batch_may_be_as_large_as_its_bound() -> None:
+    state = make(batch_bytes=2 * (40 + len(RUN_OF_LANE[0])))
+    feed(state, (0, 0), (1, 0), (2, 0), size=40)
+    assert [offsets(batch) for batch in state.due(0.0)] == [[0, 1]]
+
+
+def test_what_a_full_batch_leaves_lingers_from_then_on() -> None:
+    state = make(linger=1.0, batch_records=2)
+    feed(state, (0, 0), (1, 0), (2, 0), now=0.0)
+    state.due(0.5)
+    see(state, {0: 1, 1: -1}, 0.7)
+    assert (state.due(1.2), len(state.due(1.5))) == ([], 1)
+
+
+def test_what_a_lane_holds_is_waiting_or_on_its_way() -> None:
+    state = make(batch_records=2)
+    feed(state, (0, 0), (1, 0), (2, 0), (3, 1))
+    state.due(0.0)
+    see(state, {0: 0, 1: 3})
+    assert list(state.lags()) == [(0, 0, 3), (1, 3, 0)]
+
+
 def test_what_a_cursor_covers_is_skipped() -> None:
     state = make({0: 4, 1: 1}, start=0)
     behind = not state.caught_up
@@ -72,6 +120,16 @@ def test_what_a_cursor_covers_is_skipped() -> None:
     assert (state.skipped, [offsets(batch) for batch in state.due(0.0)]) == (3, [[2]])
     assert state.caught_up
     assert state.committable() == 2
+
+
+def test_the_highest_cursor_stays_in_sight_while_lower_ones_move() -> None:
+    state = make({0: 30, 1: 5}, start=6)
+    feed(state, (6, 1))
+    state.due(0.0)
+    see(state, {0: 30, 1: 6})
+    assert not state.caught_up
+    feed(state, (30, 0))
+    assert state.caught_up
 
 
 def test_only_what_every_lane_has_applied_is_committable() -> None:
@@ -134,6 +192,28 @@ def test_a_stalled_batch_is_sent_again_at_once_only_from_an_empty_queue() -> Non
     third = state.resend(again, 16.0, queue_is_empty=False)
     assert third is not None
     assert third.attempt == 3
+
+
+def test_a_batch_that_redis_has_not_taken_is_no_stall() -> None:
+    state = make(stall=5.0)
+    feed(state, (0, 0), (1, 0), (2, 0))
+    (batch,) = state.due(0.0)
+    see(state, {0: -1, 1: -1}, 0.0)
+    state.sent(replace(batch, epoch=Epoch(2, "d")), 0.0)  # another epoch's
+    assert state.stalled(50.0) == []
+    state.sent(batch, 50.0)
+    again = state.resend(batch, 55.0, queue_is_empty=True)
+    assert again is not None
+    assert state.stalled(70.0) == []
+    state.sent(batch, 70.0)  # the broker speaks of the first attempt
+    see(state, {0: 0, 1: -1}, 71.0)  # which gets something done
+    assert state.stalled(90.0) == []
+    state.sent(again, 90.0)
+    assert (state.stalled(95.0), state.resent) == ([again], 1)
+    see(state, {0: 2, 1: -1}, 96.0)
+    feed(state, (3, 0))
+    state.due(97.0)
+    assert state.stalled(150.0) == []
 
 
 def test_copies_of_a_batch_stay_few_while_workers_wait_with_an_empty_queue() -> None:

@@ -150,6 +150,21 @@ def hold(store: Store, run: str) -> None:
     store.engine.transact(lambda transaction: store.cleanups.hold(transaction, run, reason="it lives", now=3.0))
 
 
+def one_of_each_state(store: Store) -> None:
+    """Cleanups of runs that are named after their states."""
+
+    def work(transaction: Any) -> None:
+        for run in ("pending", "running", "done"):
+            store.cleanups.ask(transaction, run, source="event", now=1.0)
+        for run in ("running", "done"):
+            store.cleanups.begin(transaction, run, task_id="t", token="token", now=1.0, lease=9.0)
+        store.cleanups.finish(transaction, "done", token="token", seen=1, now=2.0)
+
+    store.engine.transact(work)
+    fail(store, "failed")
+    hold(store, "held")
+
+
 def keep(store: Store, offset: int, *, run: str = "run-1", error: str = "no number", value: bytes = b"{}") -> None:
     letter = DeadLetter(SOURCE, 0, offset, "invalid", error, 1.0, run, "log_metric", len(value))
     record = Record(offset, 0, b"key", value)
@@ -444,12 +459,17 @@ class TestRequeue:
         page(url, script)
         assert [letter.offset for letter in store.dead_letters.each(store.engine)] == [2]
 
-    @pytest.mark.parametrize("show", ["done", "pending", "running"])
+    @pytest.mark.parametrize("show", ["done", "pending", "running", "failed", "held"])
     def test_all_that_is_done_is_not_requeued_at_once(self, url: str, store: Store, show: str) -> None:
+        one_of_each_state(store)
+
         async def script(client: Client) -> None:
             body = text_of(await client.get(f"/recovery?show={show}"))
-            assert re.search(r'id="requeue-all"\s+disabled', body)
-            assert (await client.post("/recovery/requeue", [("show", show), ("all", "1")])).code == 400
+            assert f'value="[&quot;cleanup&quot;, &quot;{show}&quot;]"' in body
+            waits = show in {"failed", "held"}
+            assert bool(re.search(r'id="requeue-all"\s+disabled', body)) != waits
+            if not waits:
+                assert (await client.post("/recovery/requeue", [("show", show), ("all", "1")])).code == 400
 
         page(url, script)
 
@@ -490,6 +510,17 @@ class TestRequeue:
 
         page(url, script)
         assert state_of(store, "run-1") is CleanupState.PENDING
+
+    def test_of_several_none_counts_as_named(self, url: str, store: Store) -> None:
+        hold(store, "run-1")
+        hold(store, "run-2")
+
+        async def script(client: Client) -> None:
+            await client.get("/recovery")
+            await client.post("/recovery/requeue", [cleanup("run-1"), cleanup("run-2"), ("named", "1")])
+
+        page(url, script)
+        assert (state_of(store, "run-1"), state_of(store, "run-2")) == (CleanupState.HELD, CleanupState.HELD)
 
     def test_a_held_one_is_forced_by_its_name_alone(self, url: str, store: Store) -> None:
         hold(store, "run-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from matyan_celery.commands.condition import (
 from matyan_celery.commands.status import make_report
 from storage.batch import Epoch, Source
 from storage.ledger import Gap, Owner, Standing
+from storage.stalls import Stall
 from tasks.settings import Settings, load_settings
 
 SOURCE = Source("cluster", "data-ingestion", "id-1", 0)
@@ -75,7 +77,22 @@ def with_store(condition: Condition, **changes: Any) -> Condition:
 
 
 def test_all_is_well(well: Condition, settings: Settings) -> None:
-    assert find_wrong(well, settings) == []
+    behind = {0: offsets(end=90)}
+    for condition in (
+        well,
+        with_topic(well, offsets=behind, members=["matyan-bridge"]),  # it is at work
+        with_topic(well, offsets=behind, members=None),  # nobody knows whether one is
+        with_store(well, promised=time.time() - 60.0),  # beat's turn will come
+        replace(well, redis=RedisSide({"ingest.00": 0}, {})),  # nothing waits for a worker
+    ):
+        assert find_wrong(condition, settings) == []
+
+
+def test_a_store_that_is_new_is_one_thing_and_not_many(well: Condition, settings: Settings) -> None:
+    wrong = find_wrong(with_store(well, standings={}, floors={}), settings)
+    assert [one for one in wrong if "taken over" in one] == [
+        "no partition was ever taken over in this store: start the bridge (matyan-celery bridge)"
+    ]
 
 
 def test_what_kafka_says(well: Condition, settings: Settings) -> None:
@@ -88,6 +105,10 @@ def test_what_kafka_says(well: Condition, settings: Settings) -> None:
         ),
         (
             with_topic(well, offsets={0: offsets(end=90)}, members=[]),
+            "40 records wait in Kafka and no bridge is in the group 'ingestion-workers'",
+        ),
+        (
+            with_topic(well, offsets={0: offsets(end=90)}, members=["aiokafka-1", "aiokafka-2"]),
             "40 records wait in Kafka and no bridge is in the group 'ingestion-workers'",
         ),
         (
@@ -109,17 +130,20 @@ def test_what_the_next_take_over_would_find(well: Condition, settings: Settings)
     ):
         wrong = find_wrong(with_topic(well, offsets={0: found}), settings)
         assert [one for one in wrong if sentence in one], wrong
+        assert not [one for one in wrong if "cursor lifted" in one], "one sentence for all lanes"
 
 
 def test_what_the_store_says(well: Condition, settings: Settings) -> None:
     other = {**well.store.standings, SOURCE: standing("another-group")}
     lost = {**well.store.standings, SOURCE: Standing(well.store.standings[SOURCE].owner, {0: 49})}
     dead = Counter({(SOURCE, 0, "invalid"): 2, (SOURCE, 1, "invalid"): 1, (CONTROL, 0, "bug"): 1})
+    stall = Stall(SOURCE, 1, Epoch(3, "e"), 40, 41, 49, 2, 1_000.0)
     for condition, sentence in (
         (with_store(well, standings={}), "no partition was ever taken over in this store"),
         (with_store(well, standings=other), "belongs to the consumer group 'another-group'"),
         (with_store(well, standings=lost), "no cursor in lanes 1"),
         (with_store(well, gaps=[Gap(SOURCE, 3, 7, 1.0)]), "offsets 3 to 7 were gone from Kafka before they were read"),
+        (with_store(well, stalls=[stall]), "lane 1: offsets 41 to 49 have not moved for"),
         (with_store(well, dead=dead), "3 dead letters (invalid): look with"),
         (with_store(well, dead=dead), "1 dead letters (bug)"),
         (with_store(well, left={("cleanups", "failed"): 4}), "4 cleanups failed"),
@@ -135,8 +159,8 @@ def test_what_redis_says(well: Condition, settings: Settings) -> None:
         (RedisSide({"ingest.00": 3}, {}), "3 tasks wait in Redis and no worker answers"),
         (RedisSide({"ingest.00": 0, "ingest.01": 0}, {"a": {"ingest.00"}}), "no worker reads ingest.01"),
     ):
-        wrong = find_wrong(replace(well, redis=redis), settings)
-        assert [one for one in wrong if sentence in one], wrong
+        (wrong,) = find_wrong(replace(well, redis=redis), settings)
+        assert sentence in wrong
 
 
 def test_an_earlier_life_of_a_topic_is_no_trouble(well: Condition, settings: Settings) -> None:

@@ -24,7 +24,7 @@ def decide(*, adopt: bool = False, **changes: Any) -> Any:
 
 def test_no_commit_begins_at_the_log_start() -> None:
     start = decide(committed=None, stamp=None, cursors={}, floor=None)
-    assert (start.offset, start.cursors, start.floor) == (10, {0: 9, 1: 9}, 10)
+    assert (start.offset, start.cursors, start.floor, start.gap) == (10, {0: 9, 1: 9}, 10, None)
 
 
 def test_a_lost_commit_keeps_the_cursors() -> None:
@@ -50,6 +50,12 @@ def test_our_commit_above_the_floor_means_the_store_went_back() -> None:
     assert "gone back" in " ".join(start.notes)
 
 
+def test_our_commit_in_a_store_without_floor_means_the_store_went_back_to_the_beginning() -> None:
+    start = decide(floor=None)
+    assert (start.offset, start.cursors, start.floor) == (10, {0: 60, 1: 49}, 10)
+    assert "above the store's floor 10" in " ".join(start.notes)
+
+
 def test_a_topic_made_anew_begins_at_its_start() -> None:
     start = decide(stamp=OURS._replace(topic_id="id-0"), cursors={}, floor=None, log_start=0)
     assert (start.offset, start.cursors) == (0, {0: -1, 1: -1})
@@ -71,6 +77,8 @@ def test_what_belongs_elsewhere_is_refused_until_adopted(changes: dict[str, Any]
     start = decide(adopt=True, **changes)
     assert start.offset == 50
     assert min(start.cursors.values()) >= 49
+    above = decide(adopt=True, committed=70, **changes)  # trusted whatever this store's floor says
+    assert (above.offset, above.cursors, above.floor) == (70, {0: 69, 1: 69}, 70)
 
 
 def test_a_truncated_log_is_refused() -> None:
@@ -84,6 +92,13 @@ def test_what_is_gone_from_kafka_is_a_gap() -> None:
     start = decide(log_start=55)
     assert (start.offset, start.gap) == (55, (50, 54))
     assert "offsets 50 to 54 are gone" in " ".join(start.notes)
+    assert decide(log_start=50).gap is None
+
+
+def test_without_a_commit_the_store_knows_the_gap_as_long_as_it_has_cursors() -> None:
+    start = decide(committed=None, stamp=None, log_start=55)
+    assert (start.offset, start.gap) == (55, (50, 54))
+    assert decide(committed=None, stamp=None, log_start=55, cursors={}).gap is None
 
 
 def test_the_floor_never_falls() -> None:
