@@ -21,9 +21,11 @@ demo: $(STAMP) ## train small models through it, kill a worker midway, check eve
 	@$(BIN)/python -m demo $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(KEEP),--keep) $(if $(UI),--ui)
 
 test: $(STAMP) ## all tests: unit, contract, conformance, simulation, integration on real servers
+	@echo "== having the servers and tools that the tests run: the first time some minutes, then from ~/.cache/matyan-celery"
+	@$(BIN)/python -m tests.prepare
 	@echo "== unit, contract and conformance tests, the simulation, and integration on real Kafka, Redis and workers;"
-	@echo "   in two to four processes at a time, since much of it waits: the names of slow tests come at the end"
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
+	@echo "   four at a time, since much of it waits: some ten minutes"
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 	@echo "== passed. Next: make demo, or read docs/guarantees.md"
 
 bench: $(STAMP) ## benchmarks: CPU a record in apply, records a second end to end, objects a second of a cleanup

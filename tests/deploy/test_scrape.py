@@ -12,9 +12,9 @@ from demo.servers.process import free_port, wait_until
 from demo.servers.product import BridgeProcess
 from demo.servers.s3 import VersityServer
 from storage.cleanup import CleanupState
+from tests.conftest import Programs
 from tests.deploy.prometheus import PrometheusServer, QueryError
 from tests.deploy.test_observability import STOCK, read_alerts, read_panels
-from tests.integration.conftest import Programs
 from tests.integration.control_traffic import Control, new_run
 from tests.integration.traffic import wait_applied
 

@@ -14,7 +14,7 @@ from demo.servers.s3 import VersityServer
 from storage.cleanup import CleanupState
 from storage.store import open_store
 from tasks.queues import control_queue
-from tests.integration.conftest import Programs
+from tests.conftest import Programs
 from tests.integration.control_traffic import Control, new_run
 from tests.integration.traffic import wait_applied
 

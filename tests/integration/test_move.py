@@ -21,8 +21,8 @@ from storage.engine import Transaction, open_engine
 from storage.recorded import Recorded, format_recorded
 from storage.store import open_store
 from tests.conformance.vectors import SHARED, State, show, show_value
+from tests.conftest import MakeTopic, Programs
 from tests.integration.commands import run_command
-from tests.integration.conftest import MakeTopic, Programs
 from tests.integration.stock_backend import NoStockBackend, stock_python
 from tests.integration.stock_workers import CONTROL_GROUP, INGEST_GROUP, StockWorker
 from tests.integration.traffic import (

@@ -18,7 +18,7 @@ from demo.servers.redis import RedisServer
 from demo.servers.s3 import MotoServer
 from storage.dead_letters import DeadLetter
 from storage.store import open_store
-from tests.integration.conftest import Programs
+from tests.conftest import Programs
 from tests.integration.test_watching import Watched
 from tests.unit.test_apply import SOURCE, batch
 

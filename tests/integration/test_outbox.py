@@ -20,7 +20,7 @@ from tasks.job_list import JOBS
 from tasks.job_runner import JobAsk, JobRunner
 from tasks.outbox import OutboxPublisher, Published
 from tasks.settings import Settings, load_settings
-from tests.integration.conftest import MakeTopic
+from tests.conftest import MakeTopic
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

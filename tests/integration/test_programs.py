@@ -15,7 +15,7 @@ from demo.servers.redis import RedisServer
 from tasks.app import make_app
 from tasks.queues import INGEST_TASK, ingest_queue
 from tasks.settings import load_settings
-from tests.integration.conftest import Programs
+from tests.conftest import Programs
 from tests.integration.leaks import living_processes
 
 pytestmark = pytest.mark.integration

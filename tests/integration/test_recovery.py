@@ -29,8 +29,8 @@ from storage.dead_letters import DeadLetter
 from storage.ledger import Owner
 from storage.store import Store, open_store
 from tasks.queues import REQUEUE_CLEANUP_TASK, REQUEUE_DEAD_LETTER_TASK
+from tests.conftest import Programs
 from tests.integration.browser import Browser
-from tests.integration.conftest import Programs
 
 pytestmark = pytest.mark.integration
 

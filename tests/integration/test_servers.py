@@ -15,7 +15,7 @@ from demo.servers.kafka import KafkaServer, MockKafka, choose_kafka
 from demo.servers.kafka_jars import fetch_kafka, missing_for_kafka
 from demo.servers.process import DidNotStart
 from demo.servers.redis import RedisServer, find_redis
-from tests.integration.conftest import MakeTopic
+from tests.conftest import MakeTopic
 
 pytestmark = pytest.mark.integration
 

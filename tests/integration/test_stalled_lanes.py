@@ -13,9 +13,9 @@ from demo.servers.process import wait_until
 from demo.servers.redis import RedisServer
 from storage.stalls import Stall, Stalls
 from storage.store import Store, open_store
+from tests.conftest import Programs
 from tests.integration.browser import Browser
 from tests.integration.commands import run_command
-from tests.integration.conftest import Programs
 from tests.integration.traffic import all_numbers, log_records, produce, read_numbers, wait_applied
 
 pytestmark = pytest.mark.integration

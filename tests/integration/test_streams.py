@@ -16,7 +16,7 @@ from demo.servers.process import wait_until
 from demo.servers.product import WorkerProcess
 from demo.servers.redis import RedisServer
 from tests.conformance.vectors import SHARED
-from tests.integration.conftest import MakeTopic, Programs
+from tests.conftest import MakeTopic, Programs
 from tests.integration.traffic import final_state, is_applied, load_streams, produce, replay_singly, wait_applied
 
 STREAMS = SHARED.parent / "streams" / "all-in-topic-order.jsonl.gz"

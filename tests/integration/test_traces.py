@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import wait_until
-from tests.integration.conftest import Programs
+from tests.conftest import Programs
 from tests.integration.traffic import log_records, wait_applied
 
 pytestmark = pytest.mark.integration

@@ -18,8 +18,8 @@ from demo.servers.redis import RedisServer
 from storage.batch import Record
 from storage.recorded import Recorded
 from storage.store import open_store
+from tests.conftest import MakeTopic, Programs
 from tests.integration.commands import run_command
-from tests.integration.conftest import MakeTopic, Programs
 from tests.integration.traffic import all_numbers, is_applied, log_records, produce, read_numbers, wait_applied
 from tests.unit.test_bad_input import BAD
 

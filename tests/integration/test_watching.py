@@ -20,7 +20,7 @@ from demo.servers.product import WorkerProcess
 from demo.servers.redis import RedisServer
 from storage.batch import Record
 from storage.recorded import Recorded
-from tests.integration.conftest import Programs
+from tests.conftest import Programs
 from tests.integration.leaks import living_processes
 from tests.integration.traffic import log_records, produce, wait_applied
 
