@@ -1,8 +1,9 @@
 """Sequences of one run within a batch: metrics, objects, terminal lines, log records (CONTRACT 6.2, 6.3, 6.10, 6.11).
 
-This is the hot path. Key prefixes are packed once a sequence; values and steps go to the transaction as they come,
-since no other record of the batch shares their keys; what records share (trace, context, index entry) is written once,
-by `Sequences.flush`. All lengths of a record are checked before its first write, so that a bad record leaves nothing.
+This is the hot path. Key prefixes are packed once a sequence; values and steps, whose keys no other record of the batch
+shares, are kept and go to the transaction together, and what records share (trace, context, index entry) is written
+once, both by `Sequences.flush`. All lengths of a record are checked before its first write, so that a bad record leaves
+nothing.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ class Sequence:
         self._known_context = True
 
     def flush(self) -> None:
-        """Write what the batch's records share, once."""
+        """Write the points, and what the batch's records share once."""
         if self._dtype is None:
             return
         view = self._view

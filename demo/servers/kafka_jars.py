@@ -43,10 +43,9 @@ def fetch_kafka() -> Path:
 
 def _is_complete(folder: Path) -> bool:
     try:
-        listed = (folder / _LIST).read_text()
-    except OSError:
+        return (folder / _LIST).read_text() == _list_jars(folder)
+    except OSError:  # not there, or being replaced just now
         return False
-    return listed == _list_jars(folder)
 
 
 def _list_jars(folder: Path) -> str:

@@ -108,7 +108,11 @@ def _candidates() -> Iterator[Path]:
 
 def _runs(python: Path) -> bool:
     try:
-        return subprocess.run([python, "-c", "import venv, ssl"], capture_output=True, check=False).returncode == 0
+        # Debian's python3 without python3-venv has a venv, and no pip to put into it.
+        return (
+            subprocess.run([python, "-c", "import venv, ensurepip, ssl"], capture_output=True, check=False).returncode
+            == 0
+        )
     except OSError:
         return False
 

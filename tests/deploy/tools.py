@@ -7,6 +7,7 @@ import hashlib
 import importlib.resources
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -61,8 +62,16 @@ def find_compose_reader() -> Path:
         command = ["go", "build", "-o", str(fresh / "compose"), "."]
         run_tool(command, "the reader of compose files", folder=source, environment={"GOFLAGS": ""})
 
-    folder = made_once(_folder_of("compose-reader", source), lambda folder: (folder / "compose").exists(), build)
-    return folder / "compose"
+    return made_once(_folder_of("compose-reader", source), _runs_compose, build) / "compose"
+
+
+def _runs_compose(folder: Path) -> bool:
+    """Whether the reader of compose files is whole: it refuses a file that is not there."""
+    try:
+        command = [folder / "compose", folder / "absent.yaml"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 1
+    except OSError:  # not built, or no program
+        return False
 
 
 @functools.cache
@@ -75,11 +84,15 @@ def find_model_checker() -> Path:
 
     def fetch(fresh: Path) -> None:
         shutil.copytree(source, fresh)
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
         run_tool(command, "models of custom resources", folder=fresh)
         (fresh / "complete").touch()
 
-    return made_once(_folder_of("kubernetes-models", source), lambda folder: (folder / "complete").exists(), fetch)
+    return made_once(_folder_of("kubernetes-models", source), _has_models, fetch)
+
+
+def _has_models(folder: Path) -> bool:
+    return (folder / "complete").exists() and (folder / "node_modules").is_dir()
 
 
 def _folder_of(name: str, source: Path) -> Path:
