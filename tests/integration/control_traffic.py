@@ -64,7 +64,7 @@ class Control:
         self._send(self.settings["KAFKA_CONTROL_EVENTS_TOPIC"], None, envelope)
 
     def _send(self, topic: str, key: bytes | None, envelope: dict[str, Any]) -> None:
-        producer = Producer({"bootstrap.servers": self.settings["KAFKA_BOOTSTRAP_SERVERS"]})
+        producer = Producer({"bootstrap.servers": self.settings["KAFKA_BOOTSTRAP_SERVERS"], "enable.idempotence": True})
         producer.produce(topic, json.dumps(envelope).encode(), key)
         assert producer.flush(60) == 0
 

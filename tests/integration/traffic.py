@@ -31,8 +31,16 @@ def load_streams(path: Path) -> list[Recorded]:
 
 
 def produce(bootstrap_servers: str, topic: str, records: Iterable[Recorded]) -> None:
-    """Send records to the partitions that they were recorded in; waits until the broker has them."""
-    producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5, "message.max.bytes": 20_000_000})
+    """Send records to the partitions that they were recorded in; waits until the broker has them, once and in order."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "linger.ms": 5,
+            "message.max.bytes": 20_000_000,
+            # Else what is tried again, to a topic that was just made for example, may come behind what was sent later.
+            "enable.idempotence": True,
+        }
+    )
     for _, partition, record in records:
         while True:
             try:
