@@ -28,9 +28,9 @@ _LOG_LINES = 40
 _programs = pytest.StashKey[list[Process]]()
 
 
-@pytest.fixture(scope="session")
-def no_leaks() -> Iterator[None]:
-    """Fails the session where a process or thread is left behind; the servers ask for it, so it looks after them."""
+@pytest.fixture(scope="session", autouse=True)
+def _no_leaks() -> Iterator[None]:
+    """Fails the session where a process or thread is left behind. Autouse: set up first, so looked at last."""
     processes, threads = our_processes(), our_threads()
 
     def left() -> list[str]:
@@ -44,7 +44,7 @@ def no_leaks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def kafka_server(no_leaks: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     missing = missing_for_kafka()
     if missing is not None:
         pytest.skip(f"no real Kafka: {missing}")
@@ -53,13 +53,13 @@ def kafka_server(no_leaks: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session")
-def redis_server(no_leaks: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def s3_server(no_leaks: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
     missing = missing_for_go()
     if missing is not None:
         pytest.skip(f"no versitygw: {missing}")

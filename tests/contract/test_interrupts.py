@@ -15,7 +15,7 @@ import pytest
 
 from tests.contract.actors import count_up
 from tests.engines import make_space, open_kind, remove_directory
-from tests.fdb_double.library import load_binding
+from tests.fdb_double.library import Library, load_binding
 
 if TYPE_CHECKING:
     from storage.engine import Engine, Transaction
@@ -103,12 +103,18 @@ def test_the_next_wait_waits_for_its_own_answer(tmp_path: Path, striker: Striker
         finally:
             library.release()  # only now the interrupted wait gets its answer
         for _ in range(5):
-            library.hold()
-            late = threading.Timer(0.02, library.release)
-            late.start()
-            assert engine.read(read(key)) == b"value"
-            late.join()
+            assert read_late(engine, library, key) == b"value"
     engine.close()
+
+
+def read_late(engine: Engine, library: Library, key: bytes) -> bytes | None:
+    """The value of a key, by a wait whose answer comes a moment later."""
+    library.hold()
+    late = threading.Timer(0.02, library.release)
+    late.start()
+    value = engine.read(read(key))
+    late.join()
+    return value
 
 
 def read(key: bytes) -> Callable[[Transaction], bytes | None]:
@@ -137,11 +143,7 @@ def test_a_wait_ends_although_its_callback_was_interrupted(tmp_path: Path, monke
 
     with monkeypatch.context() as patched:
         patched.setattr(binding.impl, "_unpin_callback", interrupted)  # what the callback does first
-        library.hold()
-        late = threading.Timer(0.02, library.release)
-        late.start()
-        assert engine.read(read(key)) == b"value"
-        late.join()
+        assert read_late(engine, library, key) == b"value"
     engine.close()
 
 
