@@ -1,4 +1,4 @@
-# One image for all roles: bridge, worker, cleaner, beat, Flower, and the commands for people.
+# One image for all roles: bridge, worker, cleaner, jobs, beat, Flower, and the commands for people.
 #   docker build -t matyan-celery .
 #   docker run --rm --read-only --tmpfs /tmp matyan-celery matyan-celery bridge
 # Settings come from the environment (docs/reference/settings.md). Nothing is written outside /tmp.

@@ -20,11 +20,15 @@ class Kind(StrEnum):
 
 
 class Role(StrEnum):
-    """What a process is, and so which metrics it has. A cleaner is a worker that consumes no lanes."""
+    """What a process is, and so which metrics it has.
+
+    A worker that consumes no lanes is a cleaner where it does cleanups, and `jobs` where it does not.
+    """
 
     BRIDGE = "bridge"
     WORKER = "worker"
     CLEANER = "cleaner"
+    JOBS = "jobs"
     BEAT = "beat"
 
 
@@ -52,7 +56,7 @@ class Metric(NamedTuple):
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BRIDGE: Final = (Role.BRIDGE,)
-_WORKERS: Final = (Role.WORKER, Role.CLEANER)
+_WORKERS: Final = (Role.WORKER, Role.CLEANER, Role.JOBS)
 _BEAT: Final = (Role.BEAT,)
 
 # -- the stock workers', ingestion -------------------------------------------------------------------------------------

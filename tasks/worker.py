@@ -19,11 +19,14 @@ from storage.meaning import CONTROL, INGEST
 from tasks.children import VARIABLE, ChildMetrics, forget_child, prepare_folder
 from tasks.metrics import Role
 from tasks.pulse import Pulse
+from tasks.queues import CLEANUP_QUEUE
 from tasks.settings import WrongSettingError
 from tasks.tracing import check_installed, start_tracing, stop_tracing
 from tasks.watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tasks.meter import Meter
     from tasks.opened import OpenedStore
     from tasks.settings import Settings
@@ -32,6 +35,13 @@ REDIS: Final = "redis"
 STORE: Final = "store"
 _STORE_SECONDS: Final = 45.0  # without an answer from the store for so long, the worker is not ready
 _LANES: Final = (f"{INGEST}.", f"{CONTROL}.")
+
+
+def name_role(queues: Collection[str]) -> Role:
+    """What a worker is that consumes these queues: by the most urgent work that it does."""
+    if any(name.startswith(_LANES) for name in queues):
+        return Role.WORKER
+    return Role.CLEANER if CLEANUP_QUEUE in queues else Role.JOBS
 
 
 class WorkerWatch:
@@ -57,8 +67,7 @@ class WorkerWatch:
 
     def begin(self, sender: Any, **_: Any) -> None:
         """The worker is made, nothing is forked yet."""
-        queues = sender.app.amqp.queues.consume_from
-        role = Role.WORKER if any(name.startswith(_LANES) for name in queues) else Role.CLEANER
+        role = name_role(sender.app.amqp.queues.consume_from)
         self._parent = os.getpid()
         try:
             if self._settings.tracing:

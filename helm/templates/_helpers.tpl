@@ -60,6 +60,27 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.flower.enabled (not (or .Values.flower.basicAuth .Values.flower.existingSecret)) -}}
 {{- fail "flower.basicAuth or flower.existingSecret is required: whoever reaches Flower can start tasks" -}}
 {{- end -}}
+{{- range $role := list "bridge" "worker" "cleaner" "jobs" "beat" "flower" -}}
+{{- $own := index $.Values $role -}}
+{{- $volumes := dict "tmp" "" "fdb-cluster" "" -}}
+{{- range concat $.Values.allRoles.extraVolumes $own.extraVolumes -}}
+{{- if hasKey $volumes .name -}}
+{{- fail (printf "%s: there is a volume %q already: give yours in extraVolumes another name" $role .name) -}}
+{{- end -}}
+{{- $_ := set $volumes .name "" -}}
+{{- end -}}
+{{- range concat $.Values.allRoles.extraVolumeMounts $own.extraVolumeMounts -}}
+{{- if not (hasKey $volumes .name) -}}
+{{- fail (printf "%s: extraVolumeMounts names the volume %q, which is not in extraVolumes" $role .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.keda.bridge.caSecret (not (hasSuffix "SSL" .Values.kafkaClient.securityProtocol)) -}}
+{{- fail "keda.bridge.caSecret is for Kafka with TLS: kafkaClient.securityProtocol must be SSL or SASL_SSL" -}}
+{{- end -}}
+{{- if and (eq .Values.keda.worker.authModes "") .Values.keda.worker.secretTargetRef -}}
+{{- fail "keda.worker.authModes is required where keda.worker.secretTargetRef is given: KEDA would not use it" -}}
+{{- end -}}
 {{- $drain := index .Values.settings "DRAIN_SECONDS" | default 20 | float64 -}}
 {{- if lt (float64 .Values.bridge.terminationGracePeriodSeconds) (addf $drain 20) -}}
 {{- fail (printf "bridge.terminationGracePeriodSeconds must be above DRAIN_SECONDS (%v) by 20 at least" $drain) -}}
@@ -181,7 +202,10 @@ The Deployment of one role. A dict:
 {{- define "matyan-celery.deployment" -}}
 {{- $root := .root -}}
 {{- $values := index $root.Values .role -}}
+{{- $all := $root.Values.allRoles -}}
 {{- $full := include "matyan-celery.fullname" $root -}}
+{{- $first := concat $all.initContainers $values.initContainers -}}
+{{- $waitFor := include "matyan-celery.waitFor" $root -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -189,7 +213,7 @@ metadata:
   labels:
     {{- include "matyan-celery.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ .role }}
-  {{- with $root.Values.commonAnnotations }}
+  {{- with merge dict $values.annotations $root.Values.commonAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -219,7 +243,7 @@ spec:
       annotations:
         checksum/config: {{ include (print $root.Template.BasePath "/configmap.yaml") $root | sha256sum }}
         checksum/secret: {{ include (print $root.Template.BasePath "/secret.yaml") $root | sha256sum }}
-        {{- with $values.podAnnotations }}
+        {{- with merge dict $values.podAnnotations $all.podAnnotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
     spec:
@@ -236,18 +260,26 @@ spec:
         runAsGroup: 10001
         fsGroup: 10001
         seccompProfile: {type: RuntimeDefault}
-      {{- with include "matyan-celery.waitFor" $root }}
+      {{- with $values.priorityClassName | default $all.priorityClassName }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      {{- if or $first $waitFor }}
       initContainers:
+        {{- with $first }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+        {{- with $waitFor }}
         - name: wait
           image: {{ include "matyan-celery.image" $root }}
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           args: [matyan-celery, wait, --for, {{ . | quote }}, --timeout, {{ include "matyan-celery.waitSeconds" $root | quote }}]
           {{- include "matyan-celery.environment" (dict "root" $root "values" $values) | nindent 10 }}
           {{- include "matyan-celery.containerSecurity" $root | nindent 10 }}
-          {{- include "matyan-celery.mounts" $root | nindent 10 }}
+          {{- include "matyan-celery.mounts" (dict "root" $root "values" $values) | nindent 10 }}
           resources:
             requests: {cpu: 50m, memory: 128Mi}
             limits: {memory: 256Mi}
+        {{- end }}
       {{- end }}
       containers:
         - name: {{ .role }}
@@ -261,7 +293,7 @@ spec:
           {{- include "matyan-celery.environment" (dict "root" $root "values" $values "env" .env) | nindent 10 }}
           {{- .probes | trim | nindent 10 }}
           {{- include "matyan-celery.containerSecurity" $root | nindent 10 }}
-          {{- include "matyan-celery.mounts" $root | nindent 10 }}
+          {{- include "matyan-celery.mounts" (dict "root" $root "values" $values) | nindent 10 }}
           {{- with $values.resources }}
           resources:
             {{- toYaml . | nindent 12 }}
@@ -281,6 +313,9 @@ spec:
             items:
               - key: {{ $root.Values.fdbClient.clusterFileKey }}
                 path: {{ $root.Values.fdbClient.clusterFileName }}
+        {{- with concat $all.extraVolumes $values.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       {{- with $values.nodeSelector }}
       nodeSelector:
         {{- toYaml . | nindent 8 }}
@@ -316,24 +351,28 @@ env:
   {{- with .env }}
   {{- . | nindent 2 }}
   {{- end }}
-  {{- with .values.extraEnv }}
+  {{- with concat .root.Values.allRoles.extraEnv .values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 envFrom:
   - configMapRef:
       name: {{ include "matyan-celery.fullname" .root }}
-  {{- with .values.extraEnvFrom }}
+  {{- with concat .root.Values.allRoles.extraEnvFrom .values.extraEnvFrom }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end -}}
 
+{{/* What a container has mounted: a dict of root and values (of its role). */}}
 {{- define "matyan-celery.mounts" -}}
 volumeMounts:
   - name: tmp
     mountPath: /tmp
   - name: fdb-cluster
-    mountPath: {{ .Values.fdbClient.clusterFileDir }}
+    mountPath: {{ .root.Values.fdbClient.clusterFileDir }}
     readOnly: true
+  {{- with concat .root.Values.allRoles.extraVolumeMounts .values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{/* The port that metrics and probes have. */}}

@@ -10,8 +10,14 @@ import click
 
 from tasks.heartbeat import PROBES, find_ailments, find_folder
 
-# A worker that consumes no lanes calls itself a cleaner: whoever asks for a worker means it too.
-_ROLES: Final = {"bridge": ["bridge"], "worker": ["worker", "cleaner"], "cleaner": ["cleaner"], "beat": ["beat"]}
+# A worker that consumes no lanes calls itself by what it does: whoever asks for a worker means it too.
+_ROLES: Final = {
+    "bridge": ["bridge"],
+    "worker": ["worker", "cleaner", "jobs"],
+    "cleaner": ["cleaner"],
+    "jobs": ["jobs"],
+    "beat": ["beat"],
+}
 
 
 @click.command(

@@ -246,6 +246,24 @@ class TestRefusals:
             (("settings.TASK_TIME_LIMIT_SECONDS=60",), "worker.terminationGracePeriodSeconds must be above"),
             (("settings.CLEANUP_SLICE_SECONDS=40",), "cleaner.terminationGracePeriodSeconds must be above"),
             (("metrics.port=0", "metrics.serviceMonitor.enabled=true"), "serviceMonitor needs metrics.port"),
+            (("allRoles.extraVolumes[0].name=tmp",), 'bridge: there is a volume "tmp" already'),
+            (
+                ("allRoles.extraVolumes[0].name=ca", "beat.extraVolumes[0].name=ca"),
+                'beat: there is a volume "ca" already',
+            ),
+            (
+                ("flower.extraVolumeMounts[0].name=ca", "flower.extraVolumeMounts[0].mountPath=/ca"),
+                'flower: extraVolumeMounts names the volume "ca", which is not in extraVolumes',
+            ),
+            (("keda.bridge.caSecret=ca",), "kafkaClient.securityProtocol must be SSL or SASL_SSL"),
+            (
+                (
+                    "keda.worker.secretTargetRef[0].parameter=bearerToken",
+                    "keda.worker.secretTargetRef[0].name=prometheus",
+                    "keda.worker.secretTargetRef[0].key=token",
+                ),
+                "keda.worker.authModes is required",
+            ),
             (
                 ("keda.enabled=true", "keda.worker.prometheusAddress=http://p", "kafkaClient.saslUsername=u"),
                 "kafkaClient.saslMechanism must be PLAIN",
@@ -270,6 +288,11 @@ class TestRefusals:
             "image.pullPolicy=Sometimes",
             "networkPolicy.egressPorts={70000}",
             "networkPolicy.egressPorts={4500:4510}",
+            "allRoles.extraVolumeMounts[0].name=ca",
+            "jobs.initContainers[0].name=first",
+            "worker.extraEnv[0].value=nameless",
+            "keda.worker.authModes=password",
+            "keda.bridge.secretTargetRef[0].parameter=ca",
         ],
     )
     def test_values_that_the_schema_refuses(self, given: str) -> None:
@@ -295,6 +318,82 @@ class TestIdentity:
             for pod in list_pods(read_objects(render(LEAST, *given))).values():
                 env = pod["containers"][0]["env"]
                 assert {one["name"]: one.get("value") for one in env if one["name"].startswith("S3_")} == keys
+
+
+class TestAdditions:
+    """What a platform adds: to all pods, or to those of one role."""
+
+    @staticmethod
+    def of(*given: str) -> dict[str, Object]:
+        return list_pods(read_objects(render(LEAST, *ALL_ON, *given)))
+
+    @pytest.mark.parametrize("role", ["bridge", "worker", "cleaner", "jobs", "beat", "flower"])
+    def test_a_file_is_mounted_in_one_role(self, role: str) -> None:
+        mount = {"name": "ca", "mountPath": "/etc/ca"}
+        pods = self.of(
+            f"{role}.extraVolumes[0].name=ca",
+            f"{role}.extraVolumes[0].configMap.name=private-ca",
+            f"{role}.extraVolumeMounts[0].name=ca",
+            f"{role}.extraVolumeMounts[0].mountPath=/etc/ca",
+        )
+        having = {name for name, pod in pods.items() if mount in pod["containers"][0]["volumeMounts"]}
+        assert having == {role}
+        assert {"name": "ca", "configMap": {"name": "private-ca"}} in pods[role]["volumes"]
+        (wait,) = pods[role]["initContainers"]
+        assert mount in wait["volumeMounts"], "it asks Kafka and Redis too"
+
+    def test_what_all_have_reaches_each_and_its_waiting(self) -> None:
+        pods = self.of(
+            "allRoles.extraVolumes[0].name=ca",
+            "allRoles.extraVolumes[0].secret.secretName=private-ca",
+            "allRoles.extraVolumeMounts[0].name=ca",
+            "allRoles.extraVolumeMounts[0].mountPath=/etc/ca",
+            "allRoles.extraEnv[0].name=KAFKA_SSL_CA_LOCATION",
+            "allRoles.extraEnv[0].value=/etc/ca/ca.crt",
+            "allRoles.extraEnvFrom[0].secretRef.name=more",
+            "allRoles.priorityClassName=high",
+            "beat.priorityClassName=low",
+        )
+        assert len(pods) == 6
+        for role, pod in pods.items():
+            assert pod["priorityClassName"] == ("low" if role == "beat" else "high")
+            for container in [*pod["containers"], *pod["initContainers"]]:
+                assert {"name": "ca", "mountPath": "/etc/ca"} in container["volumeMounts"]
+                assert {"name": "KAFKA_SSL_CA_LOCATION", "value": "/etc/ca/ca.crt"} in container["env"]
+                assert {"secretRef": {"name": "more"}} in container["envFrom"]
+
+    def test_containers_of_others_run_first(self) -> None:
+        pods = self.of(
+            "allRoles.initContainers[0].name=first",
+            "allRoles.initContainers[0].image=busybox:1.37",
+            "worker.initContainers[0].name=second",
+            "worker.initContainers[0].image=busybox:1.37",
+        )
+        assert [one["name"] for one in pods["worker"]["initContainers"]] == ["first", "second", "wait"]
+        assert [one["name"] for one in pods["beat"]["initContainers"]] == ["first", "wait"]
+
+    def test_they_run_where_nothing_waits(self) -> None:
+        given = [f"{name}.waitForReady.enabled=false" for name in ("kafka", "redis", "fdbClient")]
+        (first,) = self.of(*given, "jobs.initContainers[0].name=first", "jobs.initContainers[0].image=b:1")["jobs"][
+            "initContainers"
+        ]
+        assert first == {"name": "first", "image": "b:1"}
+        assert "initContainers" not in self.of(*given)["jobs"]
+
+    def test_annotations(self) -> None:
+        objects = read_objects(
+            render(
+                LEAST,
+                "commonAnnotations.owner=all",
+                "worker.annotations.owner=worker",
+                "allRoles.podAnnotations.mesh=off",
+                "beat.podAnnotations.mesh=on",
+            )
+        )
+        for role, owner, mesh in (("worker", "worker", "off"), ("beat", "all", "on"), ("bridge", "all", "off")):
+            deployment = objects["Deployment", f"{FULL}-{role}"]
+            assert deployment["metadata"]["annotations"]["owner"] == owner
+            assert deployment["spec"]["template"]["metadata"]["annotations"]["mesh"] == mesh
 
 
 class TestNetwork:
@@ -332,6 +431,39 @@ class TestScaling:
         (prometheus,) = objects["ScaledObject", f"{FULL}-worker"]["spec"]["triggers"]
         assert prometheus["metadata"]["query"] == "max(matyan_bridge_oldest_unapplied_seconds)"
 
+    def test_keda_is_let_in_where_tls_and_passwords_are_asked_for(self) -> None:
+        given = (
+            "keda.enabled=true",
+            "keda.worker.prometheusAddress=https://p",
+            "keda.worker.authModes=bearer",
+            "keda.worker.secretTargetRef[0].parameter=bearerToken",
+            "keda.worker.secretTargetRef[0].name=prometheus",
+            "keda.worker.secretTargetRef[0].key=token",
+            "keda.bridge.caSecret=kafka-ca",
+            "kafkaClient.securityProtocol=SASL_SSL",
+            "kafkaClient.saslMechanism=SCRAM-SHA-512",
+            "kafkaClient.existingSecret=kafka",
+        )
+        objects = read_objects(render(LEAST, *given))
+        for role, name, wanted in (
+            ("bridge", "kafka", {"username": "kafka", "password": "kafka", "ca": "kafka-ca"}),
+            ("worker", "prometheus", {"bearerToken": "prometheus"}),
+        ):
+            (trigger,) = objects["ScaledObject", f"{FULL}-{role}"]["spec"]["triggers"]
+            assert trigger["authenticationRef"] == {"name": f"{FULL}-{name}"}
+            targets = objects["TriggerAuthentication", f"{FULL}-{name}"]["spec"]["secretTargetRef"]
+            assert {target["parameter"]: target["name"] for target in targets} == wanted
+        (kafka,) = objects["ScaledObject", f"{FULL}-bridge"]["spec"]["triggers"]
+        assert (kafka["metadata"]["tls"], kafka["metadata"]["sasl"]) == ("enable", "scram_sha512")
+
+    def test_keda_needs_no_password_of_kafka_for_tls_alone(self) -> None:
+        given = ("keda.enabled=true", "keda.worker.prometheusAddress=http://p", "kafkaClient.securityProtocol=SSL")
+        objects = read_objects(render(LEAST, *given))
+        assert not [name for kind, name in objects if kind == "TriggerAuthentication"]
+        objects = read_objects(render(LEAST, *given, "keda.bridge.caSecret=kafka-ca"))
+        (target,) = objects["TriggerAuthentication", f"{FULL}-kafka"]["spec"]["secretTargetRef"]
+        assert target == {"parameter": "ca", "name": "kafka-ca", "key": "ca.crt"}
+
     def test_there_is_one_beat(self, objects: dict[tuple[str, str], Object]) -> None:
         (beat,) = [one for (kind, name), one in objects.items() if kind == "Deployment" and name.endswith("-beat")]
         assert beat["spec"]["replicas"] == 1
@@ -358,7 +490,7 @@ class TestOneSource:
     def test_roles_are_started_as_compose_starts_them(self) -> None:
         services = read_compose(ROOT / "compose.yaml")["services"]
         pods = list_pods(read_objects(render(LEAST, *ALL_ON)))
-        assert set(pods) == {"bridge", "worker", "cleaner", "beat", "flower"}
+        assert set(pods) == {"bridge", "worker", "cleaner", "jobs", "beat", "flower"}
         for role, pod in pods.items():
             assert pod["containers"][0]["args"] == services[role]["command"]
 

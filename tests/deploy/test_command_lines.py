@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 # What a service's environment names and these tests replace: servers, and where the store is.
 REPLACED = {"STORAGE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS", "S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY"}
 KEPT = {"S3_BUCKET": "matyan-artifacts", "LOG_LEVEL": "INFO"}
-LONG = ("bridge", "worker", "cleaner", "beat")
+LONG = ("bridge", "worker", "cleaner", "jobs", "beat")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.deploy.tools import ROOT, find_compose_reader
 pytestmark = pytest.mark.timeout(900)  # tools may have to be built first
 
 Services = dict[str, dict[str, Any]]
-OURS = ("bridge", "worker", "cleaner", "beat", "flower", "wait", "s3-init")
+OURS = ("bridge", "worker", "cleaner", "jobs", "beat", "flower", "wait", "s3-init")
 # Names of Matyan's own compose file, dev/docker-compose.yml; its two workers are what ours stand for.
 STOCK = {"fdb-coordinator", "fdb-init", "kafka", "kafka-init", "rustfs-init", "rustfs", "backend", "frontier", "ui"}
 
@@ -100,7 +100,7 @@ def test_ours_run_as_the_image_promises(services: Services, name: str) -> None:
 
 
 def test_ours_wait_for_what_they_need(services: Services) -> None:
-    for name in ("bridge", "worker", "cleaner", "beat", "flower"):
+    for name in ("bridge", "worker", "cleaner", "jobs", "beat", "flower"):
         assert services[name]["depends_on"]["wait"]["condition"] == "service_completed_successfully"
         assert services[name]["restart"] == "unless-stopped"
     needed = services["wait"]["depends_on"]

@@ -58,15 +58,16 @@ class Watched:
 
 @pytest.fixture
 def watched(programs: Programs, settings: dict[str, str], s3: VersityServer, tmp_path: Path) -> Iterator[Watched]:
-    """A bridge, a worker, a cleaner and beat, which have worked, and a Prometheus that has seen them at it."""
-    ports = {role: free_port() for role in ("bridge", "worker", "cleaner", "beat")}
+    """A bridge, workers of three kinds and beat, which have worked, and a Prometheus that has seen them at it."""
+    ports = {role: free_port() for role in ("bridge", "worker", "cleaner", "jobs", "beat")}
     control = Control(settings, s3, tmp_path)
     lanes = [f"ingest.{number:02}" for number in range(8)] + [f"control.{number:02}" for number in range(4)]
     bridge = programs.bridge(METRICS_PORT=str(ports["bridge"]))
     started = [
         bridge,
-        programs.worker(concurrency=2, queues=[*lanes, "jobs"], METRICS_PORT=str(ports["worker"])),
+        programs.worker(concurrency=2, queues=lanes, METRICS_PORT=str(ports["worker"])),
         programs.worker("cleaner", queues=["cleanup"], METRICS_PORT=str(ports["cleaner"])),
+        programs.worker("jobs", queues=["jobs"], METRICS_PORT=str(ports["jobs"])),
         programs.beat(METRICS_PORT=str(ports["beat"])),
     ]
     with PrometheusServer(tmp_path / "prometheus", ports) as prometheus:
@@ -104,7 +105,7 @@ def check_queries(watched: Watched) -> None:
     for metric in STOCK:
         assert watched.has(f"{{__name__=~'{metric}(_count)?'}}"), metric
     up = {row["metric"]["role"]: row["value"][1] for row in prometheus.query("matyan_up")}
-    assert up == {"bridge": "1", "worker": "1", "cleaner": "1", "beat": "1"}
+    assert up == {"bridge": "1", "worker": "1", "cleaner": "1", "jobs": "1", "beat": "1"}
     applied = prometheus.query("sum by (message_type) (matyan_ingestion_messages_processed_total)")
     counted = {row["metric"]["message_type"]: row["value"][1] for row in applied}
     assert counted == {"create_run": "2", "log_record": "2", "delete_run": "1", "unknown": "1"}

@@ -186,11 +186,14 @@ def test_beat_shows_what_waits_for_a_person_and_lives_without_redis(
     assert watched.probe("/livez")[0] == 0
 
 
-def test_a_worker_for_cleanups_alone_calls_itself_a_cleaner(programs: Programs, settings: dict[str, str]) -> None:
+@pytest.mark.parametrize(("role", "queue"), [("cleaner", "cleanup"), ("jobs", "jobs")])
+def test_a_worker_of_one_kind_of_work_calls_itself_by_it(
+    programs: Programs, settings: dict[str, str], role: str, queue: str
+) -> None:
     watched = Watched(free_port())
-    worker = programs.worker(name="cleaner", queues=["cleanup"], METRICS_PORT=str(watched.port))
+    worker = programs.worker(name=role, queues=[queue], METRICS_PORT=str(watched.port))
     worker.start()
     wait_until(watched.is_ready, "it is ready", seconds=60)
-    assert watched.sum("matyan_up", role="cleaner") == 1
-    assert programs.run("health", "cleaner")[0] == 0
+    assert watched.sum("matyan_up", role=role) == 1
+    assert programs.run("health", role)[0] == 0
     assert programs.run("health", "worker")[0] == 0

@@ -293,7 +293,7 @@ class TestChildren:
 
 def test_the_beat_shows_what_the_store_holds() -> None:
     assert CLEANUPS.roles == (Role.BEAT,)
-    assert INGESTION_BATCH_SIZE.roles == (Role.WORKER, Role.CLEANER)
+    assert INGESTION_BATCH_SIZE.roles == (Role.WORKER, Role.CLEANER, Role.JOBS)
 
 
 def test_the_beat_shows_cascades_by_state(tmp_path: Path) -> None:
