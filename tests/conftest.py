@@ -1,4 +1,4 @@
-"""Real servers for tests that start programs: one Kafka and one Redis a session; topics, groups, programs a test."""
+"""Real servers for tests that start programs: one Kafka, Redis and FoundationDB a session; topics, programs a test."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import pytest
 
+from demo.servers.foundationdb import FoundationCluster
+from demo.servers.foundationdb_programs import missing_for_foundationdb
 from demo.servers.go_programs import missing_for_go
 from demo.servers.kafka import KafkaServer
 from demo.servers.kafka_jars import missing_for_kafka
@@ -18,6 +20,7 @@ from demo.servers.process import Process, wait_until
 from demo.servers.product import BeatProcess, BridgeProcess, CommandProcess, FlowerProcess, WorkerProcess
 from demo.servers.redis import RedisServer
 from demo.servers.s3 import VersityServer
+from tests.engines import CLUSTER_VARIABLE
 from tests.integration.browser import Browser, missing_for_browser, open_browser
 from tests.integration.leaks import our_processes, our_threads
 
@@ -65,6 +68,39 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServe
         pytest.skip(f"no versitygw: {missing}")
     with VersityServer(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def foundationdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FoundationCluster]:
+    """A FoundationDB of one process, which the engines of the kind ``cluster`` use too, and the client library."""
+    missing = missing_for_foundationdb()
+    if missing is not None:
+        pytest.skip(f"no FoundationDB: {missing}")
+    with FoundationCluster(tmp_path_factory.mktemp("foundationdb")) as cluster, pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.programs.environment().items():
+            patch.setenv(name, value)
+        cluster.programs.load()
+        if not os.environ.get(CLUSTER_VARIABLE):
+            patch.setenv(CLUSTER_VARIABLE, str(cluster.cluster_file))
+        yield cluster
+
+
+@pytest.fixture(autouse=True)
+def _cluster_of_a_kind(request: pytest.FixtureRequest) -> None:
+    """Starts the session's FoundationDB for tests of the kind ``cluster``, unless a cluster is named for them."""
+    asked = request.node.callspec.params.values() if hasattr(request.node, "callspec") else ()
+    if "cluster" in asked and not os.environ.get(CLUSTER_VARIABLE):
+        request.getfixturevalue("foundationdb_server")
+
+
+@pytest.fixture
+def foundationdb(foundationdb_server: FoundationCluster, request: pytest.FixtureRequest) -> Iterator[FoundationCluster]:
+    """The session's FoundationDB, empty. However the test leaves it, it runs again and is unlocked afterwards."""
+    _show_log(request, *foundationdb_server.processes)
+    foundationdb_server.clear()
+    yield foundationdb_server
+    foundationdb_server.start()
+    foundationdb_server.unlock()
 
 
 @pytest.fixture
@@ -221,8 +257,8 @@ def pictures(tmp_path: Path) -> Path:
     return Path(os.environ.get(PICTURES_VARIABLE) or tmp_path / "pictures")
 
 
-def _show_log(request: pytest.FixtureRequest, process: Process) -> None:
-    request.node.stash.setdefault(_programs, []).append(process)
+def _show_log(request: pytest.FixtureRequest, *processes: Process) -> None:
+    request.node.stash.setdefault(_programs, []).extend(processes)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,8 +1,8 @@
 """The store engines that the suites run on, opened one way. Fixtures: ``engine``, ``space``.
 
 ``sqlite`` is the embedded engine; ``double`` the FoundationDB engine on a store in memory; ``binding`` that with the
-client's real Python package in between; ``cluster`` the FoundationDB engine on the cluster whose file
-``MATYAN_TEST_FDB_CLUSTER_FILE`` names, which may hold anything: use `Space` or `own_directory` there.
+client's real Python package in between; ``cluster`` the FoundationDB engine on a real cluster, the session's, or the
+one whose file ``MATYAN_TEST_FDB_CLUSTER_FILE`` names. It may hold anything: use `Space` or `own_directory` there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLUSTER_VARIABLE = "MATYAN_TEST_FDB_CLUSTER_FILE"
 
 
 def open_kind(kind: str, folder: Path, *, timeout: float = 10.0, tries: Tries | None = None) -> Engine:
-    """Open a store of this kind. The same folder gives the same store again; skips where there is no cluster."""
+    """Open a store of this kind. The same folder gives the same store again; a cluster must have been started."""
     if kind == "sqlite":
         return open_engine(f"sqlite:///{folder / 'store.db'}", timeout=timeout)
     if kind in IN_ONE_PROCESS:
@@ -46,7 +46,8 @@ def open_kind(kind: str, folder: Path, *, timeout: float = 10.0, tries: Tries | 
         )
     named = os.environ.get(CLUSTER_VARIABLE)
     if not named:
-        pytest.skip(f"no FoundationDB cluster: {CLUSTER_VARIABLE} names none")
+        msg = f"no FoundationDB cluster was started, and {CLUSTER_VARIABLE} names none"
+        raise RuntimeError(msg)
     return open_engine(f"fdb://{Path(named).resolve()}", timeout=timeout, tries=tries)
 
 

@@ -15,6 +15,7 @@ from functools import partial
 
 import pytest
 
+from demo.servers.foundationdb_programs import find_foundationdb
 from demo.servers.go_programs import FAKE_GCS, VERSITYGW, build_program
 from demo.servers.kafka_jars import fetch_kafka
 from demo.servers.npm_programs import AZURITE, fetch_program
@@ -24,6 +25,7 @@ from tests.deploy.tools import HELM, KUBECONFORM, find_compose_reader, find_mode
 
 NEEDED: dict[str, Callable[[], object]] = {
     "Kafka (Maven Central)": fetch_kafka,
+    "FoundationDB (FDB_HOME, the path, or shared/servers/foundationdb)": find_foundationdb,
     "the stock Matyan packages (pip)": make_stock_environment,
     "versitygw, an S3 server (Go)": partial(build_program, VERSITYGW),
     "fake-gcs-server (Go)": partial(build_program, FAKE_GCS),

@@ -58,7 +58,7 @@ def locked(path: Path) -> Iterator[None]:
 
 def run_tool(
     command: Sequence[str | Path], what: str, *, folder: Path, environment: Mapping[str, str] | None = None
-) -> None:
+) -> str:
     """Run a program that fetches or builds, fifteen minutes at most.
 
     Args:
@@ -66,6 +66,9 @@ def run_tool(
         what: what comes of it, for the error.
         folder: where it runs.
         environment: variables beside ours.
+
+    Returns:
+        What it wrote to its standard output.
 
     Raises:
         DidNotStart: it could not; holds the end of what the program said.
@@ -86,3 +89,4 @@ def run_tool(
     if done.returncode != 0:
         msg = f"{command[0]} could not get {what}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         raise DidNotStart(msg)
+    return done.stdout

@@ -16,7 +16,7 @@ from storage.errors import (
     TransactionTooOld,
 )
 from tests.contract.actors import KEYS, start
-from tests.engines import CLUSTER_VARIABLE, IN_ONE_PROCESS, double_database, make_space, open_kind
+from tests.engines import IN_ONE_PROCESS, double_database, make_space, open_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -293,11 +293,10 @@ def test_a_write_lock_that_somebody_keeps_makes_an_embedded_store_unavailable(tm
     engine.close()
 
 
-def test_a_cluster_that_is_not_there_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_kind("cluster", tmp_path).close()  # skips where there is none, and so no client library
+@pytest.mark.usefixtures("foundationdb_server")
+def test_a_cluster_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     cluster_file = tmp_path / "nobody.cluster"
     cluster_file.write_text("nobody:nobody@127.0.0.1:1\n")
-    monkeypatch.delenv(CLUSTER_VARIABLE)
     engine = open_engine(f"fdb://{cluster_file}", timeout=1.0)
     with pytest.raises(StorageUnavailable, match="is the cluster up"):
         engine.transact(lambda transaction: transaction.set(b"a", b"1"))
