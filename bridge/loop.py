@@ -34,7 +34,6 @@ from bridge.stall_notes import StallNotes
 from bridge.store_desk import StoreDesk
 from bridge.store_watch import StoreWatch
 from bridge.topic_watch import TopicWatch
-from bridge.traces import RecordTraces
 from bridge.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -109,10 +108,9 @@ class Loop:
         self._ownership = Ownership(
             self._consumer, route, keeper, desk, holdings, report, cluster=cluster, topic_id=topic_id
         )
-        traces = RecordTraces()
-        self._reader = Reader(self._consumer, route, holdings, self._topic_watch, self._notices, traces, report)
+        self._reader = Reader(self._consumer, route, holdings, self._topic_watch, self._notices, report)
         self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
-        self._sender = Sender(publisher, route, self._notices, holdings.state_of, report.resent, traces)
+        self._sender = Sender(publisher, route, self._notices, holdings.state_of, report.resent)
         self._stall_notes = StallNotes(keeper, desk, desk.failed)
         self._committer = Committer(
             self._consumer,

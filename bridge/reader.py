@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Message
 
+from bridge.headers import read_headers
 from bridge.lookup import CLIENT_ID
-from storage.batch import Record
+from storage.batch import NO_TIME, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from bridge.report import Report
     from bridge.route import Route
     from bridge.topic_watch import TopicWatch
-    from bridge.traces import RecordTraces
 
 log = structlog.get_logger("bridge")
 
@@ -84,7 +84,6 @@ class Reader:
         holdings: the partitions.
         topic_watch: told to look where an error speaks for another topic.
         notices: where to say what is waited for.
-        traces: the traces of the records.
         report: told how many records were read.
     """
 
@@ -95,7 +94,6 @@ class Reader:
         holdings: Holdings,
         topic_watch: TopicWatch,
         notices: Notices,
-        traces: RecordTraces,
         report: Report,
     ) -> None:
         self._consumer = consumer
@@ -103,7 +101,6 @@ class Reader:
         self._holdings = holdings
         self._topic_watch = topic_watch
         self._notices = notices
-        self._traces = traces
         self._report = report
         self._taken = self._skipped = 0  # of this turn
 
@@ -125,16 +122,19 @@ class Reader:
         if holding is None or holding.state is None or offset is None or offset < holding.state.position:
             return  # fetched before the seek
         kind, milliseconds = message.timestamp()
+        headers = read_headers(message)
+        if headers is None:
+            subject = f"headers {number}"
+            self._notices.say(subject, "headers are left out: a name is not UTF-8", partition=number, offset=offset)
         record = Record(
             offset,
-            0 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds,
+            NO_TIME if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds,
             _bytes(message.key()),
             _bytes(message.value()),
+            headers or (),
         )
         self._taken += 1
-        if holding.state.take(record, self._route.find_run(record), now):
-            self._traces.note(holding.number, offset, message)
-        else:
+        if not holding.state.take(record, self._route.find_run(record), now):
             self._skipped += 1
 
     def _on_message_error(self, message: Message, error: KafkaError, now: float) -> None:

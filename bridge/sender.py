@@ -9,6 +9,7 @@ import structlog
 
 from bridge.desk import Desk
 from bridge.publisher import Publisher, RedisAway
+from bridge.traces import find_parents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from bridge.notices import Notices
     from bridge.partition import Partition
     from bridge.route import Route
-    from bridge.traces import RecordTraces
     from storage.batch import Batch
 
 log = structlog.get_logger("bridge")
@@ -33,7 +33,6 @@ class Sender:
         notices: where to say that Redis is waited for.
         state_of: the state that a batch belongs to; None when that has been dropped.
         resent: called when a batch is sent again.
-        traces: the traces of the records.
     """
 
     def __init__(
@@ -43,14 +42,12 @@ class Sender:
         notices: Notices,
         state_of: Callable[[Batch], Partition | None],
         resent: Callable[[], None],
-        traces: RecordTraces,
     ) -> None:
         self._publisher = publisher
         self._route = route
         self._notices = notices
         self._state_of = state_of
         self._resent = resent
-        self._traces = traces
         self._desk = Desk("redis")
         self._refused: list[tuple[float, Batch]] = []
         self._asking: set[tuple[int, int]] = set()
@@ -69,7 +66,7 @@ class Sender:
             if self._is_away(error):
                 self._refused.append((time.monotonic() + _PAUSE, batch))
 
-        self._desk.ask(lambda: self._publisher.send(batch, self._traces.of(batch)), then, failed)
+        self._desk.ask(lambda: self._publisher.send(batch, find_parents(batch)), then, failed)
 
     def retry(self, now: float) -> None:
         """Try again what Redis refused; what belongs to a dropped state is forgotten."""

@@ -6,23 +6,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgpack
 
+Headers = tuple[tuple[str, bytes | None], ...]
+
+NO_TIME: Final = -1  # Kafka's own way to say that a record has no timestamp
+_BARE: Final = 4  # fields of a record without headers
+
 
 class Record(NamedTuple):
-    """One Kafka message: offset, CreateTime in milliseconds, key and value as bytes (None: absent)."""
+    """One Kafka message.
+
+    Attributes:
+        offset: its place in the partition.
+        timestamp_ms: Kafka's time of it in milliseconds; `NO_TIME`: it has none.
+        key: None: absent, which an empty one is not.
+        value: None: absent, a Kafka tombstone.
+        headers: names and values in their order; a name may stand there several times.
+    """
 
     offset: int
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+    headers: Headers = ()
 
     @property
     def size(self) -> int:
-        """Bytes of key and value."""
-        return len(self.key or b"") + len(self.value or b"")
+        """Bytes of key, value and headers."""
+        size = len(self.key or b"") + len(self.value or b"")
+        if self.headers:
+            size += sum(len(name.encode()) + len(value or b"") for name, value in self.headers)
+        return size
 
 
 class Source(NamedTuple):
@@ -90,9 +107,13 @@ class Batch:
 
 
 def pack_batch(batch: Batch) -> bytes:
-    """The batch as msgpack bytes, for the task's one argument."""
+    """The batch as msgpack bytes, for the task's one argument.
+
+    A record without headers travels as its first four fields, as in every release: older workers read no others.
+    """
+    records = [record if record.headers else record[:_BARE] for record in batch.records]
     packed: bytes = msgpack.packb(
-        (tuple(batch.source), batch.lane, tuple(batch.epoch), batch.attempt, batch.after, batch.records)
+        (tuple(batch.source), batch.lane, tuple(batch.epoch), batch.attempt, batch.after, records)
     )
     return packed
 

@@ -1,9 +1,9 @@
 """Dead letters: records that can never be applied, kept whole with their reason until a person requeues or drops them.
 
-A dead letter is a head under ``("dead", *source, offset)`` and its record, key and value, in chunks under
-``("dead_record", *source, offset, n)``. A record too large for one transaction is staged: its chunks are written
-first, in transactions of their own, and the head last, together with the cursor. Chunks without a head are the
-leavings of a worker that died between the two; the next try writes the same keys.
+A dead letter is a head under ``("dead", *source, offset)`` and its record (time, key, value, headers where it has some)
+in chunks under ``("dead_record", *source, offset, n)``. A record too large for one transaction is staged: its chunks
+are written first, in transactions of their own, and the head last, together with the cursor. Chunks without a head are
+the leavings of a worker that died between the two; the next try writes the same keys.
 
 Kafka has one record at a place for ever, a replay may bring another to it: whoever writes the head removes what lies
 beyond the end of its record, so that a shorter record never ends in a longer one's chunks. Beside the heads stand
@@ -54,7 +54,7 @@ class DeadLetter:
         time: when it was kept, Unix seconds.
         run: run id, as far as it could be read (first 1,000 characters).
         type: message type, as far as it could be read.
-        size: bytes of key and value.
+        size: bytes of key, value and headers.
         requeues: how often it was requeued and failed again.
         route: the name of what its topic's records mean (`storage.meaning.Meaning.route`).
     """
@@ -166,8 +166,7 @@ class DeadLetters:
         if value is None:
             return None
         whole = b"".join(chunk for _, chunk in chunks.wait())
-        time, key, content = msgpack.unpackb(whole)
-        return _unpack_head(source, offset, value), Record(offset, time, key, content)
+        return _unpack_head(source, offset, value), Record(offset, *msgpack.unpackb(whole, use_list=False))
 
     def remove(self, transaction: Transaction, source: Source, offset: int) -> None:
         """Delete a dead letter."""
@@ -338,7 +337,8 @@ class DeadLetters:
 
 
 def _pack(record: Record) -> bytes:
-    packed: bytes = msgpack.packb((record.timestamp_ms, record.key, record.value))
+    # Without headers three fields, as older releases write and read them.
+    packed: bytes = msgpack.packb(record[1:] if record.headers else (record.timestamp_ms, record.key, record.value))
     return packed
 
 

@@ -1,7 +1,9 @@
 """Recorded records: one JSON line each, as in ``{"topic", "partition", "offset", "timestamp_ms", "key", "value"}``.
 
 ``key`` and ``value`` are text, or null where there is none; bytes that are not UTF-8 stand as ``key_base64`` and
-``value_base64`` in their place. A file whose name ends in ``.gz`` is compressed; ``-`` is standard input.
+``value_base64`` in their place. ``timestamp_ms`` is null for a record without a time. A record with headers has
+``headers`` too, a list of ``{"name", "value"}`` in their order, with ``value_base64`` as above. A file whose name ends
+in ``.gz`` is compressed; ``-`` is standard input.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import zlib
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from storage.batch import Record
+from storage.batch import NO_TIME, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from storage.batch import Headers
 
 T = TypeVar("T")
 
@@ -111,18 +115,48 @@ def parse_recorded(line: str) -> Recorded:
     if not isinstance(topic, str) or not topic:
         msg = f"topic must be text, it is {topic!r:.50}"
         raise TypeError(msg)
-    time = fields.get("timestamp_ms")
-    numbers = {
-        "partition": fields["partition"],
-        "offset": fields["offset"],
-        "timestamp_ms": 0 if time is None else time,
-    }
-    for name, number in numbers.items():
+    for name in ("partition", "offset"):
+        number = fields[name]
         if type(number) is not int or not 0 <= number <= _LARGEST:
             msg = f"{name} must be a whole number from 0 up to 64 bits, it is {number!r:.50}"
             raise TypeError(msg)
-    record = Record(numbers["offset"], numbers["timestamp_ms"], _content(fields, "key"), _content(fields, "value"))
-    return Recorded(topic, numbers["partition"], record)
+    content = _content(fields, "key"), _content(fields, "value")
+    record = Record(fields["offset"], _time(fields.get("timestamp_ms")), *content, _headers(fields.get("headers")))
+    return Recorded(topic, fields["partition"], record)
+
+
+def _time(time: Any) -> int:
+    """A time as Kafka has it: a broker takes negative ones too."""
+    if time is None:
+        return NO_TIME
+    if type(time) is not int or not -_LARGEST - 1 <= time <= _LARGEST:
+        msg = f"timestamp_ms must be a whole number of at most 64 bits, or null for none, it is {time!r:.50}"
+        raise TypeError(msg)
+    return time
+
+
+def _headers(headers: Any) -> Headers:
+    if headers is None:
+        return ()
+    if not isinstance(headers, list) or not all(isinstance(header, dict) for header in headers):
+        msg = f'headers must be a list of {{"name", "value"}}, it is {headers!r:.50}'
+        raise TypeError(msg)
+    return tuple(_header(number, header) for number, header in enumerate(headers))
+
+
+def _header(number: int, fields: dict[str, Any]) -> tuple[str, bytes | None]:
+    try:
+        name = _content({"name": fields["name"]}, "name")
+        if name is None:
+            msg = "name must be text, it is null"
+            raise TypeError(msg)
+        return name.decode(), _content(fields, "value")
+    except KeyError as error:
+        msg = f"headers[{number}]: {error.args[0]} is missing"
+        raise ValueError(msg) from error
+    except (TypeError, ValueError) as error:
+        msg = f"headers[{number}]: {error}"
+        raise ValueError(msg) from error
 
 
 def _content(fields: dict[str, Any], name: str) -> bytes | None:
@@ -156,11 +190,17 @@ def format_recorded(recorded: Recorded) -> str:
         "topic": topic,
         "partition": partition,
         "offset": record.offset,
-        "timestamp_ms": record.timestamp_ms,
+        "timestamp_ms": None if record.timestamp_ms == NO_TIME else record.timestamp_ms,
+        **_format_content("key", record.key),
+        **_format_content("value", record.value),
     }
-    for name, content in (("key", record.key), ("value", record.value)):
-        try:
-            fields[name] = None if content is None else content.decode()
-        except UnicodeDecodeError:
-            fields[f"{name}_base64"] = base64.b64encode(content or b"").decode()
+    if record.headers:
+        fields["headers"] = [{"name": name, **_format_content("value", value)} for name, value in record.headers]
     return json.dumps(fields)
+
+
+def _format_content(name: str, content: bytes | None) -> dict[str, str | None]:
+    try:
+        return {name: None if content is None else content.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(content or b"").decode()}

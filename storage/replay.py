@@ -62,10 +62,7 @@ class Replay:
             Refused: another process has meddled with the replay's own records.
         """
         self._applier.recorded = recorded = tuple(recorded)
-        records = tuple(
-            Record(number, record.timestamp_ms, record.key, record.value)
-            for number, (_, _, record) in enumerate(recorded, self._number)
-        )
+        records = tuple(record._replace(offset=number) for number, (_, _, record) in enumerate(recorded, self._number))
         batch = Batch(self._source, _LANE, self._epoch, 1, self._number - 1, records)
         self._number += len(records)
         whole = Result()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from matyan_celery.commands.options import open_existing, settings_for, store_option
-from matyan_celery.commands.printing import printable, show_bytes, show_time
+from matyan_celery.commands.printing import printable, show_bytes, show_headers, show_sent, show_time
 from matyan_celery.commands.told import ToldGroup
 from storage.recorded import Recorded, format_recorded
 from tasks.app import make_app
@@ -220,7 +220,8 @@ def _as_text(letter: DeadLetter, record: Record) -> str:
             f"  reason  {letter.reason}",
             "  error   " + printable(letter.error, lines=True).replace("\n", "\n          "),
             f"  kept    {show_time(letter.time)}{again}",
-            f"  sent    {show_time(record.timestamp_ms / 1_000)}",
+            f"  sent    {show_sent(record.timestamp_ms)}",
+            *([f"  headers {show_headers(record.headers)}".replace("\n", "\n          ")] if record.headers else []),
             f"  key     {show_bytes(record.key)}",
             f"  value   {show_bytes(record.value)}",
         )

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from storage.batch import NO_TIME
+
+if TYPE_CHECKING:
+    from storage.batch import Headers
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -39,6 +44,16 @@ def show_bytes(data: bytes | None) -> str:
     except (ValueError, RecursionError):
         pass  # shown as it is
     return printable(text, lines=True)
+
+
+def show_headers(headers: Headers) -> str:
+    """A record's headers for reading, a line each."""
+    return "\n".join(f"{printable(name)}: {show_bytes(value)}" for name, value in headers)
+
+
+def show_sent(timestamp_ms: int) -> str:
+    """The time of a record as ISO 8601 in UTC, if it has one."""
+    return "(no time)" if timestamp_ms == NO_TIME else show_time(timestamp_ms / 1_000)
 
 
 def show_time(seconds: float) -> str:

@@ -53,9 +53,9 @@ def replay(store_url: str | None, strict: bool, size: int, topics: tuple[str, ..
     """Apply recorded records, without Kafka.
 
     In file order, by the same code as the task. A FILE holds lines of {"topic", "partition", "offset",
-    "timestamp_ms", "key", "value"}; a null value is a Kafka tombstone, value_base64 stands for bytes that are not
-    UTF-8; .gz is unpacked, - is standard input. Records that can never be applied become dead letters, as they
-    would behind Kafka. A second replay applies the records again.
+    "timestamp_ms", "key", "value"}, and "headers" where there are some; a null value is a Kafka tombstone,
+    value_base64 stands for bytes that are not UTF-8; .gz is unpacked, - is standard input. Records that can never be
+    applied become dead letters, as they would behind Kafka. A second replay applies the records again.
     """
     with open_chosen(store_url) as store:
         count = _Count(topics)

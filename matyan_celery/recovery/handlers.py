@@ -17,7 +17,7 @@ from flower.views import BaseHandler
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from matyan_celery.commands.printing import show_bytes, show_time
+from matyan_celery.commands.printing import show_bytes, show_headers, show_time
 from matyan_celery.recovery.desk import MOST, ROWS, Desk, View
 from matyan_celery.recovery.query import WAITING, Item, Query, Show, read_item, read_query
 from matyan_celery.recovery.rows import (
@@ -31,6 +31,7 @@ from matyan_celery.recovery.rows import (
     show_stall,
     show_when,
 )
+from storage.batch import NO_TIME
 from storage.cleanups import CleanupState
 from storage.errors import StorageError
 
@@ -292,7 +293,7 @@ class LetterHandler(_Handler):
             ("Reason", letter.reason),
             ("Kept", show_when(letter.time)),
             ("Requeued", f"{letter.requeues} times, and failed again" if letter.requeues else ""),
-            ("Sent", show_when(record.timestamp_ms / 1_000)),
+            ("Sent", "(no time)" if record.timestamp_ms == NO_TIME else show_when(record.timestamp_ms / 1_000)),
             ("Size", show_size(letter.size)),
         ]
         value = show_bytes(record.value)
@@ -311,6 +312,7 @@ class LetterHandler(_Handler):
             force=False,
             run=letter.run,
             parts=[
+                *([("Headers", show_headers(record.headers)[:_VALUE])] if record.headers else []),
                 ("Key", show_bytes(record.key)[:_VALUE]),
                 ("Value", value if len(value) <= _VALUE else value[:_VALUE] + cut),
             ],

@@ -45,7 +45,7 @@ def produce(bootstrap_servers: str, topic: str, records: Iterable[Recorded]) -> 
         while True:
             try:
                 producer.produce(
-                    topic, record.value, record.key, partition=partition, timestamp=record.timestamp_ms or 0
+                    topic, record.value, record.key, partition=partition, timestamp=max(0, record.timestamp_ms)
                 )
                 break
             except BufferError:

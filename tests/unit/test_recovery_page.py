@@ -25,7 +25,7 @@ from tornado.netutil import bind_sockets
 
 from matyan_celery.recovery.desk import Desk
 from matyan_celery.recovery.install import install
-from storage.batch import Epoch, Record, Source
+from storage.batch import NO_TIME, Epoch, Record, Source
 from storage.cleanups import CleanupState
 from storage.dead_letters import DeadLetter
 from storage.ledger import Owner
@@ -439,6 +439,25 @@ class TestPage:
             assert (await client.get("/tasks")).code == 200
 
         page(f"sqlite:///{tmp_path / 'nowhere.db'}", script)
+
+
+def test_a_letters_page_shows_its_headers_and_that_it_has_no_time(url: str, store: Store) -> None:
+    headers = (("trace", b"00-1"), ("raw", b"\xff"), ("none", None), (NASTY, NASTY.encode()))
+    letter = DeadLetter(SOURCE, 0, 9, "invalid", "no number", 1.0, "run-1", "log_metric", 2)
+    record = Record(9, NO_TIME, None, None, headers)
+    store.engine.transact(lambda transaction: store.dead_letters.keep(transaction, letter, record))
+    keep(store, 10)
+
+    async def script(client: Client) -> None:
+        shown = text_of(await client.get("/recovery/letter?" + urlencode({"item": json.dumps(["letter", *SOURCE, 9])})))
+        assert "<dt>Headers</dt>" in shown
+        assert html.escape("trace: 00-1\nraw: b'\\xff' (not UTF-8)\nnone: (none)\n" + NASTY) in shown
+        assert "alert('x')" not in shown
+        assert "(no time)" in shown
+        other = "/recovery/letter?" + urlencode({"item": json.dumps(["letter", *SOURCE, 10])})
+        assert "<dt>Headers</dt>" not in text_of(await client.get(other))
+
+    page(url, script)
 
 
 class TestRequeue:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from bridge.traces import RecordTraces
+from bridge.traces import find_parents
+from storage.batch import Record
 from tasks import tracing
 from tasks.errors import WrongSettingError
 from tasks.metrics import Role
@@ -37,23 +39,16 @@ def spans() -> Iterator[InMemorySpanExporter]:
     tracing.stop_tracing()
 
 
-class FakeMessage:
-    def __init__(self, *headers: tuple[str, Any]) -> None:
-        self._headers = list(headers) or None
-
-    def headers(self) -> Any:
-        return self._headers
+def with_headers(*headers: tuple[str, bytes | None]) -> Record:
+    return BATCH.records[0]._replace(headers=headers)
 
 
 def test_a_batch_links_to_the_traces_of_its_records(spans: InMemorySpanExporter) -> None:
-    traces = RecordTraces()
-    traced = FakeMessage(("other", b"x"), ("traceparent", PARENT.encode()))
-    for offset, message in {5: traced, 6: FakeMessage(), 7: traced}.items():
-        traces.note(BATCH.source.partition, offset, message)  # type: ignore[arg-type]
-    traces.note(BATCH.source.partition, 7, FakeMessage(("traceparent", b"nonsense")))  # type: ignore[arg-type]
-    traces.note(99, 6, FakeMessage(("traceparent", b"00-another-partition-01")))  # type: ignore[arg-type]
-    assert traces.of(BATCH) == [PARENT, "nonsense"]
-    with tracing.batch_span(BATCH, "matyan.ingest", traces.of(BATCH)):
+    traced = with_headers(("other", b"x"), ("traceparent", PARENT.encode()))
+    twice = with_headers(("traceparent", PARENT.encode()), ("traceparent", b"nonsense"), ("traceparent", None))
+    sent = replace(BATCH, records=(traced, BATCH.records[1], twice))
+    assert find_parents(sent) == [PARENT, "nonsense"]
+    with tracing.batch_span(BATCH, "matyan.ingest", find_parents(sent)):
         headers: dict[str, Any] = {}
         tracing._inject(headers=headers)
     (span,) = spans.get_finished_spans()
@@ -107,9 +102,7 @@ def test_off_means_no_span_and_no_import() -> None:
     headers: dict[str, Any] = {}
     tracing._inject(headers=headers)
     assert headers == {}
-    traces = RecordTraces()
-    traces.note(0, 0, FakeMessage(("traceparent", PARENT.encode())))  # type: ignore[arg-type]
-    assert traces.of(BATCH) == []
+    assert find_parents(replace(BATCH, records=(with_headers(("traceparent", PARENT.encode())),))) == []
     # Redis' client loads the SDK's metrics where it finds them; spans and exporters would be ours.
     done = subprocess.run([sys.executable, "-c", LOOKED], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
