@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from celery import Celery
 
+from tasks.broker import check_files
 from tasks.celeryconfig import configure
 
 if TYPE_CHECKING:
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery application configured by our settings. Connects to nothing yet."""
+    """A Celery application configured by our settings. Connects to nothing yet.
+
+    Raises:
+        WrongSettingError: a file that REDIS_URL names cannot be read.
+    """
+    check_files(settings.redis_address())
     app = Celery("matyan")
     app.conf.update(configure(settings))
     return app

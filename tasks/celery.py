@@ -41,10 +41,10 @@ from tasks.worker import HeartbeatStep, WorkerWatch
 
 try:
     settings = load_settings()
+    app = make_app(settings)
 except WrongSettingError as error:
     sys.exit(str(error))
 
-app = make_app(settings)
 app.conf.update(beat_schedule=make_schedule(settings), beat_schedule_filename=schedule_file(settings))
 meter = Meter()
 opened = OpenedStore(settings, retried=lambda: meter.count(STORE_RETRIES))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
 
+from tasks.broker import configure_broker
 from tasks.queues import (
     CASCADE_TASK,
     CLEANUP_QUEUE,
@@ -47,8 +48,9 @@ def configure(settings: Settings) -> dict[str, Any]:
     """Celery's settings for ours."""
     limit = settings.task_time_limit_seconds
     longest = longest_limit(settings)
+    broker = configure_broker(settings)
     return {
-        "broker_url": settings.redis_url,
+        **broker,
         # Whoever can write to Redis must not be able to run code in a worker: no pickle, ever.
         "accept_content": ["msgpack", "json"],
         "task_serializer": "msgpack",
@@ -75,15 +77,11 @@ def configure(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
+            **broker["broker_transport_options"],
             # Above the longest hard limit plus the soft shutdown, or a slow task would come back while it runs.
             "visibility_timeout": int(longest + SOFT_SHUTDOWN_SECONDS + 10),
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
             "priority_steps": [0],  # one Redis list a queue; must be the same on both sides
-            # Without these a half-open connection to Redis holds a worker up for minutes.
-            "socket_timeout": 5,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 5,
         },
     }

@@ -12,6 +12,7 @@ from matyan_celery.checks.finding import SECONDS, Finding
 from matyan_celery.commands.condition import ask_redis
 from storage.masking import mask_url
 from tasks.app import make_app
+from tasks.errors import WrongSettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,12 @@ def check_redis(settings: Settings) -> Finding:
 
 def look_at_redis(settings: Settings) -> Iterator[Finding]:
     """First whether it answers; then, if it does, what else is to be said of it."""
-    url = mask_url(settings.redis_url)
-    app = make_app(settings)
+    address = settings.redis_address()
+    try:
+        app = make_app(settings)
+    except WrongSettingError as error:
+        yield Finding("redis", False, str(error), "mount or mend the file")
+        return
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,
         "socket_timeout": SECONDS,
@@ -42,11 +47,13 @@ def look_at_redis(settings: Settings) -> Iterator[Finding]:
         with app.connection_for_write() as connection:
             client: Any = connection.default_channel.client
             client.ping()
-            yield Finding("redis", True, f"Redis at {url} answers")
+            yield Finding("redis", True, f"Redis at {address} answers")
             yield from _look_at_policy(client)
             yield from _look_at_clock(client)
     except (OperationalError, RedisError, OSError) as error:
-        yield Finding("redis", False, f"Redis at {url} does not answer ({mask_url(str(error))})", "look at REDIS_URL")
+        yield Finding(
+            "redis", False, f"Redis at {address} does not answer ({mask_url(str(error))})", "look at REDIS_URL"
+        )
     finally:
         app.close()
 

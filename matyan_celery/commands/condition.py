@@ -20,6 +20,7 @@ from storage.replay import CLUSTER as REPLAY
 from storage.stalls import Stalls
 from tasks.app import make_app
 from tasks.celeryconfig import find_queues
+from tasks.errors import WrongSettingError
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -252,5 +253,5 @@ def ask_redis(settings: Settings) -> RedisSide | str:
             inspect = app.control.inspect(timeout=_WORKER_SECONDS, connection=connection)
             answers = inspect.active_queues() or {}
             return RedisSide(queues, {name: {queue["name"] for queue in read} for name, read in answers.items()})
-    except (OperationalError, RedisError, OSError) as error:
+    except (WrongSettingError, OperationalError, RedisError, OSError) as error:
         return mask_url(str(error))

@@ -16,6 +16,7 @@ from tasks.settings.jobs import JobSettings
 from tasks.settings.kafka import KafkaSettings
 from tasks.settings.kinds import Secret, Section
 from tasks.settings.operations import OperationSettings
+from tasks.settings.redis import RedisSettings
 from tasks.settings.sources import find_other_names, find_secret
 from tasks.settings.store import StoreSettings
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 _SECTIONS: Final[dict[str, type[Section]]] = {
     "Store": StoreSettings,
-    "Kafka and Redis": KafkaSettings,
+    "Kafka": KafkaSettings,
+    "Redis": RedisSettings,
     "Bridge and batches": BridgeSettings,
     "Blobs and cleanups": BlobSettings,
     "Periodic jobs": JobSettings,

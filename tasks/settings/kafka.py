@@ -1,4 +1,4 @@
-"""Settings of Kafka, and of Redis."""
+"""Settings of Kafka."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, Json
 
-from tasks.settings.kinds import RedisURL, Secret, Section
+from tasks.settings.kinds import Secret, Section
 
 
 class KafkaSettings(Section):
-    """Names of the stock workers, TLS beside them; Celery's broker."""
-
-    redis_url: Annotated[RedisURL, Secret.URL] = "redis://localhost:6379/0"
-    """Celery's broker. ``rediss://`` with ``?ssl_cert_reqs=required&ssl_ca_certs=/path`` for TLS."""
+    """Names of the stock workers, TLS beside them."""
 
     kafka_bootstrap_servers: Annotated[str, Field(min_length=1)] = "localhost:9092"
     """Where Kafka is found, separated by commas."""

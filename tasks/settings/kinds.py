@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from storage.masking import HIDDEN, mask_url
 from tasks.cron import parse_cron
+from tasks.settings.redis_url import read_redis_url
 
 _STORE_SCHEMES: Final = ("sqlite:///", "fdb:///")
-_REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "sentinel://", "redis+socket://")
+# Where a password may be in a wrong URL that `mask_url` does not see: no @ at all, or a blank or quote in it.
+_UNMASKABLE: Final = re.compile(r"""(?!.*@).*://(:|[^/\[]*:[^/;,]*[^0-9/;,])|.*[\s'"]""", re.DOTALL)
 
 
 class Secret(Enum):
@@ -52,15 +54,7 @@ def _check_store(url: str) -> str:
 
 
 def _check_redis(url: str) -> str:
-    if not url.startswith(_REDIS_SCHEMES):
-        msg = f"use a URL that starts with one of {', '.join(_REDIS_SCHEMES)}"
-        raise ValueError(msg)
-    for part in url.split(";"):  # several sentinels
-        try:
-            _ = urlsplit(part).port
-        except ValueError as error:
-            msg = "what stands where the port should is no number; write / ? # @ : in a password as %2F %3F %23 %40 %3A"
-            raise ValueError(msg) from error
+    read_redis_url(url)
     return url
 
 
@@ -79,3 +73,14 @@ def show(value: Any, secret: Secret | None) -> Any:
     if secret is Secret.HIDDEN:
         return HIDDEN if value else value
     return mask_url(value) if isinstance(value, str) else value
+
+
+def show_wrong(value: Any, secret: Secret | None) -> Any:
+    """A wrong setting's value as it may be shown: what cannot be read cannot always be masked either."""
+    if secret is not Secret.URL or not isinstance(value, str):
+        return show(value, secret)
+    scheme, found, _ = value.partition("://")
+    if found and _UNMASKABLE.match(value):
+        return f"{scheme}://{HIDDEN}"
+    before, parameters, _ = mask_url(value).partition("?")
+    return before + (f"?{HIDDEN}" if parameters else "")

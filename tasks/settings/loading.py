@@ -12,9 +12,10 @@ from tasks.settings.blobs import BlobSettings, find_wrong_versions
 from tasks.settings.bridge import BridgeSettings
 from tasks.settings.jobs import JobSettings
 from tasks.settings.kafka import KafkaSettings
-from tasks.settings.kinds import show
+from tasks.settings.kinds import show, show_wrong
 from tasks.settings.operations import OperationSettings
 from tasks.settings.production import find_development_defaults
+from tasks.settings.redis import RedisSettings, find_wrong_sentinels
 from tasks.settings.sources import GivenSource, find_secret, read_given
 from tasks.settings.store import StoreSettings
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 
-class Settings(OperationSettings, JobSettings, BlobSettings, BridgeSettings, KafkaSettings, StoreSettings):
+class Settings(
+    OperationSettings, JobSettings, BlobSettings, BridgeSettings, RedisSettings, KafkaSettings, StoreSettings
+):
     """All settings. The name in the environment is the field's in capitals, for example ``STORAGE_URL``.
 
     Names that the stock workers have keep their meaning (CONTRACT 8.3); the others are ours.
@@ -36,6 +39,7 @@ class Settings(OperationSettings, JobSettings, BlobSettings, BridgeSettings, Kaf
         if bool(self.kafka_sasl_username) != bool(self.kafka_sasl_password):
             wrong.append("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD belong together: set both or none")
         wrong += find_wrong_versions(self)
+        wrong += find_wrong_sentinels(self)
         if self.storage_timeout_seconds >= self.task_time_limit_seconds:
             wrong.append("STORAGE_TIMEOUT_SECONDS must be below TASK_TIME_LIMIT_SECONDS")
         if wrong:
@@ -91,5 +95,5 @@ def _explain(error: ValidationError, env_file: Path | None, given: dict[str, Any
         if field in outside and field not in given:
             name, value = outside[field].name, outside[field].value
         secret = find_secret(Settings.model_fields[field]) if field in Settings.model_fields else None
-        lines.append(f"{name}={show(value, secret)!r}: {message}")
+        lines.append(f"{name}={show_wrong(value, secret)!r}: {message}")
     return "wrong settings: " + "; ".join(lines)
