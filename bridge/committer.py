@@ -137,5 +137,5 @@ class Committer:
         )
 
     def _place(self, holding: Holding, offset: int) -> TopicPartition:
-        metadata = holding.stamp.pack() if holding.stamp is not None else ""
+        metadata = holding.stamp.at(offset).pack() if holding.stamp is not None else ""
         return TopicPartition(self._topic, holding.number, offset, metadata)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from confluent_kafka import Consumer, TopicPartition
+import structlog
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,17 +15,21 @@ if TYPE_CHECKING:
     from bridge.takeover import Stamp
     from storage.batch import Batch
 
+log = structlog.get_logger("bridge")
+
 _BACKOFF_CAP: Final = 30.0  # seconds
 
 
 @dataclass(slots=True)
 class Holding:
-    """An assigned partition: ``state`` is None until it is taken over."""
+    """A partition that the group has given us: ``state`` is None until it is taken over, and then it is read."""
 
     number: int
     state: Partition | None = None
     stamp: Stamp | None = None
-    paused: bool = True
+    paused: bool = False
+    astray: bool = False  # the log does not have its position: nothing more is read, what was read is still ours
+    began: float = 0.0  # when reading began
     committed: int | None = None  # the last offset sent to Kafka with our stamp
     landed: int | None = None  # the last that Kafka has confirmed
     committing: bool = False
@@ -37,11 +42,15 @@ class Holding:
 class Holdings:
     """What one consumer holds of its topic, by partition.
 
+    The group gives a partition; the consumer is told to read it when it is decided where to begin, and not before: an
+    offset that the log does not have stops a partition for good, and no seek starts it again. One whose state is
+    dropped is taken from the consumer too, and given to it anew.
+
     Whoever waits for an answer keeps the holding and the state that the question was about, and asks `is_current` when
     the answer comes: the partition may have gone or been dropped meanwhile.
 
     Args:
-        consumer: pauses and resumes reading.
+        consumer: told what to read.
         topic: its topic.
     """
 
@@ -59,7 +68,7 @@ class Holdings:
         return self._holdings.get(number)
 
     def add(self, number: int) -> None:
-        """A partition was assigned, and paused."""
+        """The group has given us a partition."""
         self._holdings[number] = Holding(number)
 
     def remove(self, number: int) -> None:
@@ -89,6 +98,36 @@ class Holdings:
         state = holding.state if holding is not None else None
         return state if state is not None and state.epoch == batch.epoch else None
 
+    def begin(self, holding: Holding, state: Partition, now: float) -> bool:
+        """Read a partition that is taken over, from its state's position on; False: not now, try again."""
+        place = TopicPartition(self._topic, holding.number, state.position)
+        try:
+            self.release([place])
+            if self._consumer.position([place])[0].offset >= 0:
+                return False  # it has not stopped yet, and where it was would be taken for where it is
+            self._consumer.incremental_assign([place])
+            self._consumer.resume([place])  # a pause outlives the assignment that it was made in
+        except KafkaException as error:  # a rebalance has not settled yet
+            log.warning("reading cannot begin yet", partition=holding.number, error=str(error))
+            return False
+        holding.state, holding.paused, holding.astray, holding.began = state, False, False, now
+        return True
+
+    def stray(self, holding: Holding) -> None:
+        """The log does not have a partition's position: read no more of it, and keep what was read."""
+        holding.astray = True
+        self._stop(holding)
+
+    def release(self, partitions: list[TopicPartition]) -> None:
+        """Have the consumer not read these any more, those of them that it does.
+
+        Raises:
+            KafkaException: it refuses.
+        """
+        numbers = {place.partition for place in partitions}
+        reading = [place for place in self._consumer.assignment() if place.partition in numbers]
+        self._consumer.incremental_unassign([TopicPartition(place.topic, place.partition) for place in reading])
+
     def pause(self, holding: Holding) -> None:
         """Stop reading.
 
@@ -107,8 +146,15 @@ class Holdings:
     def drop(self, holding: Holding, now: float) -> None:
         """Forget what was read of a partition; it is taken over again after a pause that doubles."""
         if holding.state is not None:
-            holding.failures = 0
-            self.pause(holding)
-        holding.state = None
+            if holding.state.position > holding.state.start or now - holding.began > _BACKOFF_CAP:
+                holding.failures = 0
+            holding.state = None
+            self._stop(holding)
         holding.not_before = now + min(0.05 * 2**holding.failures, _BACKOFF_CAP)
         holding.failures += 1
+
+    def _stop(self, holding: Holding) -> None:
+        try:
+            self.release([TopicPartition(self._topic, holding.number)])
+        except KafkaException as error:  # `begin` tries again
+            log.warning("reading does not stop yet", partition=holding.number, error=str(error))

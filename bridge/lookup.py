@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # its stub forgets it
 
 from bridge.takeover import Stamp, unpack_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
 CLIENT_ID: Final = "matyan-bridge"
 _TIMEOUT: Final = 5.0
+_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_ALL: Final = IsolationLevel.READ_UNCOMMITTED
+_READABLE: Final = IsolationLevel.READ_COMMITTED
 _MOCK: Final = "mockCluster"  # how librdkafka's mock cluster begins its id; it knows no topic ids
 
 
@@ -28,12 +40,28 @@ class NoSuchTopic(Exception):
 
 
 class Offsets(NamedTuple):
-    """The group's commit of a partition with its stamp, and the log's bounds."""
+    """The group's commit of a partition with its stamp, and the log's bounds.
+
+    Attributes:
+        committed: the group's committed offset, None where there is none.
+        stamp: its stamp, None where it has none of ours.
+        log_start: the first offset that Kafka still has.
+        log_end: the offset that the next record will get (the high watermark).
+        readable: where reading ends now: at the first record of an open transaction, else at the log's end.
+    """
 
     committed: int | None
     stamp: Stamp | None
     log_start: int
     log_end: int
+    readable: int
+
+
+class Bounds(NamedTuple):
+    """Where a partition's log begins, and where reading it ends now: see `Offsets`."""
+
+    log_start: int
+    readable: int
 
 
 class Lookup:
@@ -48,7 +76,6 @@ class Lookup:
         quiet = {**config, "client.id": f"{CLIENT_ID}-lookup", "log_level": 2}
         self._group = group
         self._admin = AdminClient(quiet)
-        self._consumer = Consumer({**quiet, "group.id": group, "enable.auto.commit": False})
         self._mock: str | None = None
         self._closed = False
 
@@ -86,37 +113,52 @@ class Lookup:
     def offsets(self, topic: str, partition: int) -> Offsets:
         """Commit and bounds of one partition.
 
+        A consumer would wait for its own commit where a transaction holds another one back, and knows the end of the
+        log only up to the first open transaction.
+
         Raises:
             KafkaAway: no answer.
         """
-        asked = TopicPartition(topic, partition)
+        asked = [ConsumerGroupTopicPartitions(self._group, [TopicPartition(topic, partition)])]
         try:
-            found = self._consumer.committed([asked], timeout=_TIMEOUT)[0]
+            commits = self._admin.list_consumer_group_offsets(asked, require_stable=False, request_timeout=_TIMEOUT)
+            start = self._ask_bounds(topic, [partition], _EARLIEST, _ALL)
+            end = self._ask_bounds(topic, [partition], _LATEST, _ALL)
+            readable = self._ask_bounds(topic, [partition], _LATEST, _READABLE)
+            found = commits[self._group].result().topic_partitions[0]
             if found.error is not None:
                 raise KafkaAway(str(found.error))
-            bounds: Any = self._consumer.get_watermark_offsets(asked, timeout=_TIMEOUT)  # None: timed out
+            bounds = [int(answers[partition].result().offset) for answers in (start, end, readable)]
         except KafkaException as error:
             raise KafkaAway(str(error)) from error
-        if bounds is None:
-            msg = f"no bounds of {topic}[{partition}] within {_TIMEOUT:g} s"
-            raise KafkaAway(msg)
         if found.offset < 0:
             return Offsets(None, None, *bounds)
         return Offsets(found.offset, unpack_stamp(found.metadata), *bounds)
 
-    def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """The ends of the log: the offset that each partition's next record will get.
+    def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, Bounds]:
+        """Where each partition's log begins, and where reading it ends now.
 
         Raises:
             KafkaAway: no answer.
         """
-        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        wanted = {TopicPartition(topic, partition): latest for partition in partitions}
+        wanted = list(partitions)
         try:
-            asked = self._admin.list_offsets(wanted, request_timeout=_TIMEOUT)
-            return {place.partition: int(answer.result().offset) for place, answer in asked.items()}
+            starts = self._ask_bounds(topic, wanted, _EARLIEST, _ALL)
+            ends = self._ask_bounds(topic, wanted, _LATEST, _READABLE)
+            return {
+                number: Bounds(int(starts[number].result().offset), int(answer.result().offset))
+                for number, answer in ends.items()
+            }
         except KafkaException as error:
             raise KafkaAway(str(error)) from error
+
+    def _ask_bounds(
+        self, topic: str, partitions: Iterable[int], which: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[int, Future[Any]]:
+        """Ask for one bound of each partition; the answers have an ``offset``."""
+        wanted = {TopicPartition(topic, partition): which for partition in partitions}
+        asked = self._admin.list_offsets(wanted, isolation_level=isolation, request_timeout=_TIMEOUT)
+        return {place.partition: answer for place, answer in asked.items()}
 
     def members(self) -> list[str]:
         """Client ids of the group's members; empty where the broker cannot say (librdkafka's mock).
@@ -137,7 +179,7 @@ class Lookup:
         """Close the connections. Closing twice is fine."""
         if not self._closed:
             self._closed = True
-            self._consumer.close()
+            self._admin.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
         return self

@@ -10,9 +10,9 @@ nor lose the partitions.
 
 A partition's life here:
 
-    assigned, paused ──take-over──▶ reading ──▶ revoked: waits a little for what is in flight, commits, leaves
-           ▲                          │
-           └── fenced, store went back, offset gone, lanes changed
+    ours, not read ──take-over──▶ reading ──▶ revoked: waits a little for what is in flight, commits, leaves
+           ▲                        │
+           └── fenced, store went back, offset gone (when all that was read is applied), lanes changed
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from bridge.committer import Committer
 from bridge.holdings import Holdings
@@ -39,8 +38,12 @@ from bridge.verifier import Verifier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+    from bridge.holdings import Holding
     from bridge.keeper import Keeper
     from bridge.lookup import Lookup
+    from bridge.partition import Partition
     from bridge.publisher import Publisher
     from bridge.report import Report
     from bridge.route import Route
@@ -105,9 +108,7 @@ class Loop:
             lookup, desk, self._notices, topic=route.topic, topic_id=topic_id, every=pace.check
         )
         self._store_watch = StoreWatch(keeper, desk, holdings, pace.poll)
-        self._ownership = Ownership(
-            self._consumer, route, keeper, desk, holdings, report, cluster=cluster, topic_id=topic_id
-        )
+        self._ownership = Ownership(route, keeper, desk, holdings, report, cluster=cluster, topic_id=topic_id)
         self._reader = Reader(self._consumer, route, holdings, self._topic_watch, self._notices, report)
         self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
         self._sender = Sender(publisher, route, self._notices, holdings.state_of, report.resent)
@@ -172,10 +173,14 @@ class Loop:
                 self._ownership.take_over(holding, now)
                 continue
             stop = self._draining or self._ownership.wants_lanes(state)
-            for batch in state.due(now, drain=stop):
+            for batch in state.due(now, drain=stop or holding.astray):
                 self._verifier.hold(batch, now)
-            self._ownership.switch_lanes(holding, state)
-            self._reader.steer(holding, state, stop=stop)
+            if not holding.astray:
+                self._ownership.switch_lanes(holding, state)
+                self._reader.steer(holding, state, stop=stop)
+            elif state.is_drained and self._is_committed(holding, state):  # not before: Kafka may not have it any more
+                self._holdings.drop(holding, now)
+                continue
             self._sender.resend(state, now)
             self._stall_notes.look(state, now)
         self._verifier.look(now)
@@ -208,27 +213,28 @@ class Loop:
             return False
         for holding in self._holdings:
             state = holding.state
-            if state is None or not state.may_switch:
-                return False
-            if holding.landed != state.committable():
-                self._committer.commit(holding)
+            if state is None or not state.may_switch or not self._is_committed(holding, state):
                 return False
         return True
+
+    def _is_committed(self, holding: Holding, state: Partition) -> bool:
+        """Whether Kafka has confirmed all that may be committed; what it has not is committed."""
+        if holding.landed == state.committable():
+            return True
+        self._committer.commit(holding)
+        return False
 
     # -- rebalance -------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._assigned_once = True
         self._report.joined()
-        places = [TopicPartition(tp.topic, tp.partition, 0) for tp in partitions]
-        consumer.incremental_assign(places)
-        if places:
-            consumer.pause(places)
-        for place in places:
-            self._holdings.add(place.partition)
-        log.info("assigned", topic=self._topic, partitions=sorted(place.partition for place in places))
+        consumer.incremental_assign([])  # each is assigned when it is decided where to begin
+        for tp in partitions:
+            self._holdings.add(tp.partition)
+        log.info("assigned", topic=self._topic, partitions=sorted(tp.partition for tp in partitions))
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Wait a little for what is in flight, commit, and leave."""
         leaving = [holding for tp in partitions if (holding := self._holdings.get(tp.partition)) is not None]
         for holding in leaving:
@@ -243,13 +249,13 @@ class Loop:
         for holding in leaving:
             self._committer.commit_now(holding, deadline)
             self._holdings.remove(holding.number)
-        consumer.incremental_unassign(partitions)
+        self._holdings.release(partitions)
         log.info("revoked", topic=self._topic, partitions=sorted(holding.number for holding in leaving))
 
-    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for tp in partitions:
             self._holdings.remove(tp.partition)
-        consumer.incremental_unassign(partitions)
+        self._holdings.release(partitions)
         self._report.left("lost its partitions, and has not joined the group again")
         log.warning("lost", topic=self._topic, partitions=sorted(tp.partition for tp in partitions))
 

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from bridge.partition import Partition
 from storage.batch import Source
@@ -26,7 +25,6 @@ class Ownership:
     """Takes partitions over, and changes their lanes. What it begins has a state; what fails is dropped.
 
     Args:
-        consumer: told where to read.
         route: which topic, how many lanes, and the limits.
         keeper: the store's side.
         desk: in whose thread.
@@ -38,7 +36,6 @@ class Ownership:
 
     def __init__(
         self,
-        consumer: Consumer,
         route: Route,
         keeper: Keeper,
         desk: StoreDesk,
@@ -48,7 +45,6 @@ class Ownership:
         cluster: str,
         topic_id: str,
     ) -> None:
-        self._consumer = consumer
         self._route = route
         self._keeper = keeper
         self._desk = desk
@@ -84,19 +80,17 @@ class Ownership:
 
     def _begin(self, holding: Holding, taken: Taken) -> None:
         """Start reading a partition that was taken over."""
-        start, where = taken.start, TopicPartition(self._route.topic, holding.number, taken.start.offset)
-        try:
-            self._consumer.seek(where)
-        except KafkaException as error:  # the assignment has not settled yet
-            log.debug("seek was refused, trying again", partition=holding.number, error=str(error))
-            self._holdings.drop(holding, time.monotonic())
-            return
-        self._desk.answered()
+        start, offsets, now = taken.start, taken.offsets, time.monotonic()
         for note in start.notes:
             log.warning(note)
-        holding.state = Partition(taken.source, taken.owner.epoch, start.cursors, start.offset, self._route.limits)
+        state = Partition(taken.source, taken.owner.epoch, start.cursors, start.offset, self._route.limits)
+        if not self._holdings.begin(holding, state, now):
+            self._holdings.drop(holding, now)
+            return
+        self._desk.answered()
         holding.stamp = taken.stamp
-        holding.committed = holding.landed = taken.offsets.committed if taken.offsets.stamp == taken.stamp else None
+        is_ours = offsets.stamp in {taken.stamp, taken.stamp.at(offsets.committed)}
+        holding.committed = holding.landed = offsets.committed if is_ours else None
         holding.switching = holding.committing = False
         log.info(
             "partition taken over",
@@ -105,7 +99,7 @@ class Ownership:
             epoch=str(taken.owner.epoch),
             start=start.offset,
             lanes=taken.owner.lanes,
-            commit=taken.offsets.committed,
+            commit=offsets.committed,
         )
 
     def wants_lanes(self, state: Partition) -> bool:

@@ -88,7 +88,7 @@ class Partition:
     def __init__(self, source: Source, epoch: Epoch, cursors: Mapping[int, int], start: int, limits: Limits) -> None:
         self.source = source
         self.epoch = epoch
-        self.position = start
+        self.start = self.position = start
         self.held = 0
         self.skipped = 0
         self.resent = 0
@@ -126,6 +126,10 @@ class Partition:
         lane.waiting.append(record)
         self.held += record.size + _OVERHEAD
         return True
+
+    def reach(self, offset: int) -> None:
+        """All below an offset is read: behind the last record only what is none (markers and aborted transactions)."""
+        self.position = max(self.position, offset)
 
     @property
     def caught_up(self) -> bool:
@@ -289,11 +293,21 @@ class Partition:
         firsts = (_first(lane) for lane in self._lanes.values())
         return min((record for record in firsts if record is not None), key=_OFFSET, default=None)
 
+    @property
+    def unapplied(self) -> int:
+        """Records that are read and not applied."""
+        return sum(_count_unapplied(lane) for lane in self._lanes.values())
+
     def lags(self) -> Iterable[tuple[int, int, int]]:
         """Per lane: its number, cursor, and records held."""
         for number, lane in self._lanes.items():
             flying = len(lane.batch.records) if lane.batch else 0
             yield number, lane.cursor, len(lane.waiting) + flying
+
+
+def _count_unapplied(lane: _Lane) -> int:
+    flying = 0 if lane.batch is None else sum(record.offset > lane.cursor for record in lane.batch.records)
+    return len(lane.waiting) + flying
 
 
 def _first(lane: _Lane) -> Record | None:

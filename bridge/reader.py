@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Message, TopicPartition
 
 from bridge.headers import read_headers
 from bridge.lookup import CLIENT_ID
@@ -13,8 +13,6 @@ from storage.batch import NO_TIME, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from confluent_kafka import TopicPartition
 
     from bridge.holdings import Holding, Holdings
     from bridge.notices import Notices
@@ -109,6 +107,7 @@ class Reader:
         self._taken = self._skipped = 0
         for message in self._consumer.consume(_CHUNK, timeout=timeout):
             self._take(message, now)
+        self._reach()
         self._report.consumed(self._taken, self._skipped)
 
     def _take(self, message: Message, now: float) -> None:
@@ -120,7 +119,7 @@ class Reader:
         number, offset = message.partition(), message.offset()
         holding = self._holdings.get(number) if number is not None else None
         if holding is None or holding.state is None or offset is None or offset < holding.state.position:
-            return  # fetched before the seek
+            return  # fetched for a state that was dropped
         kind, milliseconds = message.timestamp()
         headers = read_headers(message)
         if headers is None:
@@ -137,14 +136,27 @@ class Reader:
         if not holding.state.take(record, self._route.find_run(record), now):
             self._skipped += 1
 
+    def _reach(self) -> None:
+        """Learn how far is read, which is further than the last record where none follows but transactions' markers."""
+        states = {holding.number: holding.state for holding in self._holdings if holding.state is not None}
+        places = [TopicPartition(self._route.topic, number) for number in states]
+        for place in self._consumer.position(places) if places else ():
+            states[place.partition].reach(place.offset)  # negative before the first
+
     def _on_message_error(self, message: Message, error: KafkaError, now: float) -> None:
         code = error.code()
         if code in _OFFSET_ERRORS:
-            holding = self._holdings.get(message.partition() or 0)
-            log.warning("offset is gone: taking the partition over again", error=error.str())
+            number = message.partition()
+            holding = self._holdings.get(number) if number is not None else None
             self._topic_watch.look_at_once()  # the topic may have been made anew
-            if holding is not None:
-                self._holdings.drop(holding, now)
+            if holding is not None and holding.state is not None:
+                log.warning(
+                    "offset is gone: taking the partition over again when what was read is applied",
+                    partition=number,
+                    position=holding.state.position,
+                    error=error.str(),
+                )
+                self._holdings.stray(holding)
         elif code in _TOPIC_ERRORS:
             self._notices.say("topic", "waiting for the topic: it does not exist", topic=self._route.topic)
             self._topic_watch.look_within(1.0, now)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from bridge.lookup import Lookup
+    from bridge.lookup import Bounds, Lookup
     from bridge.partition import Partition
     from bridge.route import Route
     from tasks.health import Health
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 STORE: Final = "store"
 _CONSUMED: Final[dict[str, Metric]] = {INGEST_TASK: INGESTION_CONSUMED, CONTROL_TASK: CONTROL_CONSUMED}
 _EVERY: Final = 1.0  # seconds between two readings of the gauges
-_ENDS_EVERY: Final = 5.0  # seconds between two questions for the log's ends
+_BOUNDS_EVERY: Final = 5.0  # seconds between two questions for the log's bounds
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Lag:
     """How far a partition is behind.
 
     Attributes:
-        records: between what is applied and the log's end.
+        records: that are not applied, as far as they can be read: up to the first open transaction.
         seconds: age of the oldest of these.
     """
 
@@ -60,24 +60,28 @@ class LagClock:
         self._applied: int | None = None
         self._since: float | None = None
 
-    def read(self, state: Partition | None, end: int | None, now: float, wall: float) -> Lag | None:
+    def read(self, state: Partition | None, bounds: Bounds | None, now: float, wall: float) -> Lag | None:
         """The lag now; None where nothing is known yet.
+
+        Records that are read count one each; of what is not read, only the bounds are known.
 
         Args:
             state: the partition as far as it is read; None while it is not taken over.
-            end: the log's end, as far as known.
+            bounds: of the log, as far as known.
             now: seconds of the clock that the state uses.
             wall: Unix seconds.
         """
         created: float | None = None
         if state is not None:
             self._applied = state.committable()
-            end = max(state.position, end or 0)
+            unread = 0 if bounds is None else max(0, bounds.readable - max(state.position, bounds.log_start))
+            records = state.unapplied + unread
             first = state.oldest()
             created = first.timestamp_ms / 1_000 if first is not None and first.timestamp_ms > 0 else None
-        if self._applied is None or end is None:
+        elif self._applied is None or bounds is None:
             return None
-        records = max(0, end - self._applied)
+        else:
+            records = max(0, bounds.readable - max(self._applied, bounds.log_start))
         if not records:
             self._since = None
             return Lag(0, 0.0)
@@ -96,7 +100,7 @@ class Report:
         route: the loop's.
         meter: takes the metrics.
         health: takes the health; None where nobody asks for it.
-        lookup: asks Kafka for the log's ends.
+        lookup: asks Kafka for the log's bounds.
     """
 
     def __init__(self, route: Route, meter: Meter, health: Health | None, lookup: Lookup) -> None:
@@ -105,10 +109,10 @@ class Report:
         self._meter = meter
         self._health = health
         self._lookup = lookup
-        self._desk = Desk("ends")
-        self._ends: dict[int, int] = {}
+        self._desk = Desk("bounds")
+        self._bounds: dict[int, Bounds] = {}
         self._asking = False
-        self._asked = -_ENDS_EVERY
+        self._asked = -_BOUNDS_EVERY
         self._clocks: dict[int, LagClock] = {}
         self._read = 0.0
         meter.count(SKIPPED, 0, self._topic)
@@ -122,7 +126,7 @@ class Report:
         if now - self._read >= _EVERY:
             self._read = now
             self._desk.answer()
-            self._ask_ends(list(states), now)
+            self._ask_bounds(list(states), now)
             self._show(states, now)
 
     def alive(self) -> None:
@@ -188,7 +192,7 @@ class Report:
         records: Values = {}
         seconds: Values = {}
         for number, state in states.items():
-            lag = self._clocks.setdefault(number, LagClock()).read(state, self._ends.get(number), now, wall)
+            lag = self._clocks.setdefault(number, LagClock()).read(state, self._bounds.get(number), now, wall)
             if lag is not None:
                 records[topic, str(number)] = lag.records
                 seconds[topic, str(number)] = lag.seconds
@@ -203,19 +207,19 @@ class Report:
         for metric, values in shown.items():
             self._meter.show(metric, values, owner=topic)
 
-    def _ask_ends(self, numbers: list[int], now: float) -> None:
-        """Ask for the log's ends: what a paused partition has cannot be known from reading it."""
-        if self._asking or not numbers or now - self._asked < _ENDS_EVERY:
+    def _ask_bounds(self, numbers: list[int], now: float) -> None:
+        """Ask for the log's bounds: what a paused partition has cannot be known from reading it."""
+        if self._asking or not numbers or now - self._asked < _BOUNDS_EVERY:
             return
         self._asking, self._asked = True, now
 
-        def then(ends: dict[int, int]) -> None:
+        def then(bounds: dict[int, Bounds]) -> None:
             self._asking = False
-            self._ends = ends
+            self._bounds = bounds
 
         def failed(error: Exception) -> None:
             self._asking = False
             if not isinstance(error, KafkaAway):  # the loop says that Kafka is away
                 raise error
 
-        self._desk.ask(lambda: self._lookup.ends(self._topic, numbers), then, failed)
+        self._desk.ask(lambda: self._lookup.bounds(self._topic, numbers), then, failed)

@@ -113,9 +113,9 @@ def _look_at_topic(store: StoreSide, kafka: KafkaSide, side: TopicSide) -> Itera
 
 
 def count_lag(offsets: Offsets) -> int:
-    """Records between the group's commit (the log's start without one) and the log's end."""
+    """Offsets between the group's commit (the log's start without one) and where reading ends now."""
     start = offsets.log_start if offsets.committed is None else max(offsets.committed, offsets.log_start)
-    return max(0, offsets.log_end - start)
+    return max(0, offsets.readable - start)
 
 
 def _look_at_start(

@@ -231,15 +231,15 @@ def _look_at_ends_again(settings: Settings, kafka: KafkaSide, known: StoreSide) 
         if side is None or source.partition not in side.offsets:
             continue
         before = side.offsets[source.partition]
-        if max(standing.cursors.values(), default=-1) < before.log_end:
+        if max(standing.cursors.values(), default=-1) < before.log_end >= (before.committed or 0):
             continue
         try:
             with Lookup(settings.kafka_client(), side.watched.group) as lookup:
-                end = lookup.offsets(source.topic, source.partition).log_end
+                after = lookup.offsets(source.topic, source.partition)
         except KafkaAway as error:
             return str(error)
-        offsets = {**sides[source.topic].offsets, source.partition: before._replace(log_end=end)}
-        sides[source.topic] = replace(side, offsets=offsets)
+        later = before._replace(log_end=after.log_end, readable=after.readable)
+        sides[source.topic] = replace(side, offsets={**sides[source.topic].offsets, source.partition: later})
     return KafkaSide(kafka.cluster, sides)
 
 

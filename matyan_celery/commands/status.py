@@ -122,6 +122,7 @@ def _describe(condition: Condition, source: Source) -> dict[str, Any]:
         "committed": None if offsets is None else offsets.committed,
         "log_start": None if offsets is None else offsets.log_start,
         "log_end": None if offsets is None else offsets.log_end,
+        "readable": None if offsets is None else offsets.readable,
         "lag": None if offsets is None else count_lag(offsets),
         "lanes": [
             {"lane": lane, "cursor": cursors.get(lane), "dead_letters": _count_dead(condition, source, lane)}
@@ -164,6 +165,8 @@ def _as_text(report: dict[str, Any]) -> str:
 def _as_lines(row: dict[str, Any]) -> list[str]:
     commit = "none" if row["committed"] is None else row["committed"]
     lag = f"lag {row['lag']} (commit {commit}, log end {row['log_end']})" if row["lag"] is not None else "lag unknown"
+    if row["lag"] is not None and row["readable"] < row["log_end"]:
+        lag += f"  an open transaction holds back what lies from offset {row['readable']} on"
     floor = "none" if row["floor"] is None else row["floor"]
     dead = sum(lane["dead_letters"] for lane in row["lanes"])
     head = f"{row['topic']}[{row['partition']}]  {lag}  floor {floor}  epoch {row['epoch']}  dead letters {dead}"

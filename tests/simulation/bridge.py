@@ -53,6 +53,7 @@ class Holding:
     state: Partition | None = None
     stamp: Stamp | None = None
     paused: bool = False
+    astray: bool = False
     committed: int | None = None  # the last offset sent as a commit
     landed: int | None = None  # the last of them that Kafka has answered
     committing: bool = False
@@ -77,8 +78,8 @@ class SimLookup:
         kafka = self._world.kafka
         log, committed = kafka.logs[partition], kafka.commits.get(partition)
         if committed is None:
-            return Offsets(None, None, log.start, log.end)
-        return Offsets(committed.offset, unpack_stamp(committed.metadata), log.start, log.end)
+            return Offsets(None, None, log.start, log.end, log.end)
+        return Offsets(committed.offset, unpack_stamp(committed.metadata), log.start, log.end, log.end)
 
     def _wait(self) -> None:
         self._world.interleave()
@@ -213,14 +214,14 @@ class SimBridge:
     def poll(self) -> None:
         for holding in self._shuffled():
             state = holding.state
-            if state is None or holding.paused:
+            if state is None or holding.paused or holding.astray:
                 continue
             most = self.world.rng.randint(1, 8)
             try:
                 records, is_end = self.world.kafka.fetch(self.topic_id, holding.number, state.position, most)
             except (OffsetOutOfRange, TopicGone) as error:
                 self.world.note("fetch refused")
-                self.drop(holding)
+                holding.astray = True
                 if isinstance(error, TopicGone):
                     self.check()
                 continue
@@ -236,13 +237,17 @@ class SimBridge:
             if state is None:
                 self.take_over(holding)
                 continue
-            for batch in state.due(now, drain=self.draining or self.must_switch(state)):
+            for batch in state.due(now, drain=self.draining or self.must_switch(state) or holding.astray):
                 self.send(state, batch)
-            self.switch_lanes(holding, state)
-            hold = state.is_full() or (state.caught_up and (self.draining or self.must_switch(state)))
-            if hold and not holding.paused:
-                self.world.note("paused")
-            holding.paused = hold
+            if not holding.astray:
+                self.switch_lanes(holding, state)
+                hold = state.is_full() or (state.caught_up and (self.draining or self.must_switch(state)))
+                if hold and not holding.paused:
+                    self.world.note("paused")
+                holding.paused = hold
+            elif state.is_drained and holding.landed == state.committable():
+                self.drop(holding)
+                continue
             for batch in state.stalled(now):
                 again = state.resend(batch, now, queue_is_empty=self.world.broker.is_empty(batch.lane))
                 if again is not None:
@@ -311,7 +316,7 @@ class SimBridge:
         holding.stamp = taken.stamp
         holding.committed = taken.offsets.committed if taken.offsets.stamp == taken.stamp else None
         holding.landed = holding.committed
-        holding.switching = holding.committing = holding.paused = False
+        holding.switching = holding.committing = holding.paused = holding.astray = False
 
     def drop(self, holding: Holding) -> None:
         holding.state = None

@@ -29,11 +29,14 @@ class FakeConsumer:
     def __init__(self) -> None:
         self.said: list[tuple[str, int]] = []
 
-    def pause(self, places: list[TopicPartition]) -> None:
-        self.said.append(("pause", places[0].partition))
+    def assignment(self) -> list[TopicPartition]:
+        return [TopicPartition("topic", NUMBER)]
+
+    def incremental_unassign(self, places: list[TopicPartition]) -> None:
+        self.said.append(("unassign", places[0].partition))
 
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
-        assert offsets[0].metadata == STAMP.pack()
+        assert offsets[0].metadata == STAMP.at(offsets[0].offset).pack()
         self.said.append(("commit" if asynchronous else "commit now", offsets[0].offset))
 
 
@@ -86,7 +89,7 @@ class Bench:
         self.holdings = Holdings(self.consumer, "topic")  # type: ignore[arg-type]
         self.holdings.add(NUMBER)
         self.holding.state = Partition(SOURCE, EPOCH, {0: 9}, 10, Limits())
-        self.holding.stamp, self.holding.paused = STAMP, False
+        self.holding.stamp = STAMP
         watch = SimpleNamespace(look_at_once=lambda: self.looks.append("topic"))
         self.committer = Committer(
             self.consumer,  # type: ignore[arg-type]
@@ -125,7 +128,7 @@ def test_a_partition_that_is_not_ours_is_dropped_and_not_committed(bench: Bench)
     bench.keeper.answer = False
     bench.committer.look(10.0)
     bench.desk.answer()
-    assert bench.consumer.said == [("pause", NUMBER)]
+    assert bench.consumer.said == [("unassign", NUMBER)]
     assert (bench.holding.state, bench.looks) == (None, ["topic"])
 
 

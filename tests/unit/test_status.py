@@ -36,7 +36,8 @@ def standing(group: str = "ingestion-workers", **cursors: int) -> Standing:
 
 
 def offsets(committed: int | None = 50, end: int = 50, start: int = 0, *, topic_id: str = "id-1") -> Offsets:
-    return Offsets(committed, Stamp("cluster", topic_id, STORE) if committed is not None else None, start, end)
+    stamp = Stamp("cluster", topic_id, STORE) if committed is not None else None
+    return Offsets(committed, stamp, start, end, end)
 
 
 @pytest.fixture
@@ -125,8 +126,8 @@ def test_what_the_next_take_over_would_find(well: Condition, settings: Settings)
         (offsets(70, 90), "the group's commit 70 is above the store's floor 50: the store has gone back"),
         (offsets(50, 40), "the log ends at offset 40, but offset 49 is applied already"),
         (offsets(50, 90, start=60), "offsets 50 to 59 are gone from Kafka before they were read"),
-        (Offsets(50, Stamp("cluster", "id-1", "another"), 0, 50), "belongs to store 'another'"),
-        (Offsets(55, None, 0, 60), "somebody else committed 55 in this group"),
+        (Offsets(50, Stamp("cluster", "id-1", "another"), 0, 50, 50), "belongs to store 'another'"),
+        (Offsets(55, None, 0, 60, 60), "somebody else committed 55 in this group"),
     ):
         wrong = find_wrong(with_topic(well, offsets={0: found}), settings)
         assert [one for one in wrong if sentence in one], wrong
