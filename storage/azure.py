@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import requests as http
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, DeserializationError, HttpResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import ContainerClient
 from requests.adapters import HTTPAdapter
@@ -146,13 +146,14 @@ class AzureBlobs:
             self._credential.close()
 
     def _turn(self, answers: Any) -> tuple[list[Any], str]:
-        """The next answer that is not empty, and the marker behind it."""
-        items: list[Any] = []
+        """The next answer, which may be empty, and the marker behind it."""
         try:
-            for answer in answers:
-                items = list(answer)
-                if items:
-                    break
+            items = list(next(answers))
+        except StopIteration:
+            return [], ""
+        except DeserializationError as error:
+            msg = f"what answers for container {self._container!r} is no blob service of Azure, or stands before it"
+            raise BlobsRefused(f"{msg}: {error}") from error
         except AzureError as error:
             raise self._explain(error) from error
         return items, answers.continuation_token or ""

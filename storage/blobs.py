@@ -31,12 +31,12 @@ class Blob(NamedTuple):
 
 
 class BlobPage(NamedTuple):
-    """Some objects below a prefix.
+    """Some objects below a prefix, or none: a page may be empty though more of them follow (see `storage.listing`).
 
     Attributes:
         blobs: the objects, in the store's order.
         end: where the next page begins; kept for days, and good after any deletion.
-        more: whether there may be a next page.
+        more: whether there may be a next page: the store's word, whatever is on this one.
         cut: it ends within the versions of one key: where all of it was deleted, the same page is to be listed again.
     """
 

@@ -20,9 +20,10 @@ from requests.exceptions import RequestException
 
 from storage.blobs import PAGE, Blob, BlobPage, NamePage, Refusal
 from storage.errors import BlobsAway, BlobsRefused
+from storage.listing import Headway
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 20.0
@@ -32,6 +33,7 @@ _THREADS: Final = 128
 _PASSING_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 _PASSING: Final = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "backendError"})  # also as 403
 _FIELDS: Final = "items(name,size,generation,timeCreated),prefixes,nextPageToken"
+_AND: Final = "\0"  # between a position's key and the service's own mark; no key has it
 _AFTER_SLASH: Final = "0"  # the character behind the slash: where the keys below a name end
 
 
@@ -40,7 +42,7 @@ class _Listed(NamedTuple):
 
     blobs: list[Blob]
     prefixes: list[str]
-    more: bool
+    token: str  # the service's own mark of the next page, empty at the last
 
 
 class GcsBlobs:
@@ -80,14 +82,11 @@ class GcsBlobs:
         if not prefix:
             msg = "an empty prefix is never listed: it would be every run's"
             raise ValueError(msg)
-        blobs, more = list[Blob](), False
-        for listed in self._list(after, limit, prefix=prefix):
-            blobs = [blob for blob in listed.blobs if blob.key != after]
-            blobs, more = blobs[:limit], listed.more or len(blobs) > limit
-            if blobs:  # Google's pages may be empty though more of them follow
-                break
-        if not blobs:
-            return BlobPage([], after, more=False)
+        key, listed = after.partition(_AND)[0], self._list(after, limit, prefix=prefix)
+        blobs = [blob for blob in listed.blobs if blob.key != key]
+        blobs, more = blobs[:limit], bool(listed.token) or len(blobs) > limit
+        if not blobs:  # Google's pages may be empty though more of them follow
+            return BlobPage([], _join(key, listed.token), bool(listed.token))
         last = blobs[-1].key
         if not self._versions or not more:
             return BlobPage(blobs, last, more)
@@ -99,29 +98,32 @@ class GcsBlobs:
 
     def names(self, after: str = "", *, limit: int = PAGE) -> NamePage:
         """See `BlobStore.names`."""
-        for listed in self._list(after, limit, delimiter="/"):
-            # Each with where the next page begins behind it, which is before a name and at a key.
-            found = sorted(
-                [(blob.key, blob.key, "") for blob in listed.blobs if blob.key != after]
-                + [(prefix, prefix[:-1] + _AFTER_SLASH, prefix[:-1]) for prefix in listed.prefixes]
-            )
-            if found:
-                some = found[:limit]
-                more = listed.more or len(found) > limit
-                return NamePage([name for _, _, name in some if name], some[-1][1], more)
-        return NamePage([], after, more=False)
+        key, listed = after.partition(_AND)[0], self._list(after, limit, delimiter="/")
+        # Each with where the next page begins behind it, which is before a name and at a key.
+        found = sorted(
+            [(blob.key, blob.key, "") for blob in listed.blobs if blob.key != key]
+            + [(prefix, prefix[:-1] + _AFTER_SLASH, prefix[:-1]) for prefix in listed.prefixes]
+        )
+        if not found:
+            return NamePage([], _join(key, listed.token), bool(listed.token))
+        some = found[:limit]
+        return NamePage([name for _, _, name in some if name], some[-1][1], bool(listed.token) or len(found) > limit)
 
     def find(self, keys: Sequence[str]) -> list[Blob]:
         """See `BlobStore.find`."""
         if not self._versions:
             return [Blob(key) for key in keys]
-        found: list[Blob] = []
-        for key in keys:
-            for listed in self._list(key, PAGE, prefix=key):
-                found += [blob for blob in listed.blobs if blob.key == key]
-                if not listed.blobs or listed.blobs[-1].key != key:
-                    break
-        return found
+        return [blob for key in keys for blob in self._find_generations(key)]
+
+    def _find_generations(self, key: str) -> list[Blob]:
+        found, headway = list[Blob](), Headway(f"generations of {key!r}")
+        listed = self._list(key, PAGE, prefix=key)
+        while True:
+            found += [blob for blob in listed.blobs if blob.key == key]
+            if not listed.token or any(blob.key != key for blob in listed.blobs):
+                return found
+            headway.step(listed.token, found=bool(listed.blobs))
+            listed = self._list(_join(key, listed.token), PAGE, prefix=key)
 
     def delete(self, blobs: Sequence[Blob]) -> list[Refusal]:
         """See `BlobStore.delete`."""
@@ -162,12 +164,14 @@ class GcsBlobs:
         self._pool.shutdown(cancel_futures=True)
         self._client.close()
 
-    def _list(self, start: str, limit: int, **arguments: Any) -> Iterator[_Listed]:
-        """Answers from a key on, the key itself included."""
+    def _list(self, after: str, limit: int, **arguments: Any) -> _Listed:
+        """An answer from a key on, the key itself included."""
+        start, _, token = after.partition(_AND)
         try:
             answers = self._client.list_blobs(
                 self._bucket,
                 start_offset=start or None,
+                page_token=token or None,
                 versions="true" if self._versions else None,  # a bool would go as "True", which not all servers know
                 page_size=min(limit + bool(start), PAGE),
                 fields=_FIELDS,
@@ -175,17 +179,17 @@ class GcsBlobs:
                 retry=None,
                 **arguments,
             )
-            for answer in answers.pages:
-                blobs = [
-                    Blob(
-                        item.name,
-                        item.size or 0,
-                        str(item.generation) if self._versions else None,
-                        item.time_created.timestamp() if item.time_created else 0.0,
-                    )
-                    for item in answer
-                ]
-                yield _Listed(blobs, list(answer.prefixes), bool(answers.next_page_token))
+            answer = next(answers.pages)
+            blobs = [
+                Blob(
+                    item.name,
+                    item.size or 0,
+                    str(item.generation) if self._versions else None,
+                    item.time_created.timestamp() if item.time_created else 0.0,
+                )
+                for item in answer
+            ]
+            return _Listed(blobs, list(answer.prefixes), answers.next_page_token or "")
         except GoogleAPICallError as error:
             raise self._explain(error) from error
         except (GoogleAuthError, RequestException) as error:
@@ -197,6 +201,11 @@ class GcsBlobs:
             return BlobsRefused(f"{code}: there is no bucket {self._bucket!r}: make it, or look at GCS_BUCKET")
         words = f"{code}: {message} (bucket {self._bucket!r})"
         return BlobsAway(words) if passing else BlobsRefused(words)
+
+
+def _join(key: str, token: str) -> str:
+    """Where the next page begins: at a key, or at the service's own mark behind it."""
+    return key + (_AND + token if token else "")
 
 
 def _read(error: GoogleAPICallError) -> tuple[str, str, bool]:

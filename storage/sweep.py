@@ -2,7 +2,7 @@
 
     a pass: list a page ─▶ may it go? ─▶ delete it (in flight) ─▶ list the next ...
     a pass that found something and left nothing behind ─▶ another pass, from the beginning
-    a pass from the beginning that found nothing ─▶ GONE
+    a pass from the beginning to the store's word that nothing follows, without a key on any page ─▶ GONE
 
 What the store asks patience for is tried again here for some seconds; what it refuses is counted and passed over, so
 that keys which cannot be deleted do not keep the others from going, nor a pass from ending.
@@ -13,16 +13,16 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from storage.errors import BlobsAway
+from storage.listing import Headway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
     from typing import Self
 
     from storage.blobs import Blob, BlobPage, BlobStore, Refusal
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PASSES: Final = 5  # passes of one try that may find something; then it seems to come back
+_MARK: Final = "\0"  # no position of a store begins with it, but those of a listing that is empty up to there
 _TRIES: Final = 6  # of one request, in some six seconds
 _FIRST_WAIT: Final = 0.2  # seconds; doubles
 
@@ -50,7 +51,7 @@ class Tally:
     Attributes:
         objects: deleted.
         bytes: their size.
-        position: where the next page begins; all before it is dealt with.
+        position: where the next page begins (see `_Place`); all before it is dealt with.
         refused: keys of this pass that could not be deleted.
         error: the last of them, in words.
         passes: passes that have ended and had found something.
@@ -67,11 +68,38 @@ class Tally:
 
 
 class _Flying(NamedTuple):
-    """A page whose deletion is in flight."""
+    """A page whose deletion is in flight, or an empty one behind such pages."""
 
     blobs: Sequence[Blob]
-    end: str
+    end: str  # a position
     answer: Future[list[Refusal]]
+
+
+class _Place(NamedTuple):
+    """What a position says.
+
+    Attributes:
+        end: the store's own: where the next page begins.
+        clean: the pass began at the beginning, and has found nothing yet.
+        empty: pages in a row without anything on them.
+    """
+
+    end: str
+    clean: bool
+    empty: int
+
+    @classmethod
+    def read(cls, position: str) -> _Place:
+        """Read it. One without the second part, as most are, is the store's alone."""
+        if not position.startswith(_MARK):
+            return cls(position, clean=not position, empty=0)
+        kind, empty, end = position[1:].split(_MARK, 2)
+        return cls(end, kind == "clean", int(empty))
+
+    def __str__(self) -> str:
+        if not self.clean and not self.empty and not self.end.startswith(_MARK):
+            return self.end
+        return f"{_MARK}{'clean' if self.clean else 'found'}{_MARK}{self.empty}{_MARK}{self.end}"
 
 
 class Sweep:
@@ -122,9 +150,9 @@ class Sweep:
         """
         tally = self.tally
         while tally.passes < PASSES:
-            from_beginning = not tally.position
+            place = _Place.read(tally.position)
             try:
-                found = self._pass(prefix, deadline)
+                found = self._pass(prefix, place, deadline)
             except BaseException:
                 self._count_flying()
                 raise
@@ -135,7 +163,7 @@ class Sweep:
             tally.position = ""
             if found:
                 tally.passes += 1
-            elif from_beginning:
+            elif place.clean:
                 return End.GONE
         return End.COMES_BACK
 
@@ -149,28 +177,42 @@ class Sweep:
         self._count(blobs, refusals)
         return refusals
 
-    def _pass(self, prefix: str, deadline: float) -> int | None:
-        """One pass over the prefix, from the position on; the objects that it found. None: time is up."""
-        found, more, after = 0, True, self.tally.position
+    def _pass(self, prefix: str, place: _Place, deadline: float) -> int | None:
+        """One pass over the prefix, from a place on; the objects that it found. None: time is up."""
+        found, more, after = 0, True, place.end
+        again: Sequence[Blob] = ()
+        headway = Headway(repr(prefix), after, place.empty)
         while more:
             if time.monotonic() > deadline:
                 self._settle(0)
                 return None
             page = self._list(prefix, after, deadline)
-            before, more = after, page.more
-            after = page.end
-            if page.blobs:
-                found += len(page.blobs)
-                self._settle(self._requests - 1)
-                self._check()
-                answer = self._pool.submit(self._delete, page.blobs, deadline)
-                self._flying.append(_Flying(page.blobs, page.end, answer))
-            if page.cut:
+            found, more = found + len(page.blobs), page.more
+            if page.blobs or more:
+                answer = self._begin(page, deadline, clean=place.clean and not found, empty=headway.empty + 1)
+            if page.cut and page.blobs != again:
                 self._settle(0)
-                if not answer.result():
-                    after = before
+                if not answer.result():  # all of it is gone: the same page again, for what else the key has
+                    again = page.blobs
+                    continue
+            if more:
+                headway.step(page.end, found=bool(page.blobs))
+            after = page.end
         self._settle(0)
         return found
+
+    def _begin(self, page: BlobPage, deadline: float, *, clean: bool, empty: int) -> Future[list[Refusal]]:
+        """Let a page's deletion fly. An empty one flies too, so that the position passes over it in its turn."""
+        self._settle(self._requests - 1)
+        if page.blobs:
+            self._check()
+            answer = self._pool.submit(self._delete, page.blobs, deadline)
+        else:
+            answer = Future()
+            answer.set_result([])
+        place = _Place(page.end, clean, 0 if page.blobs else empty)
+        self._flying.append(_Flying(page.blobs, str(place), answer))
+        return answer
 
     def _settle(self, allowed: int) -> None:
         """Wait until no more than so many requests are in flight; oldest first, so that the position is true."""

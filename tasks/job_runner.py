@@ -13,6 +13,7 @@ from storage.jobs.orphans import sweep_orphans
 from storage.jobs.stale_runs import finish_stale_runs
 from storage.jobs.stalled import send_stalled_again
 from storage.jobs.tombstones import clear_tombstones
+from storage.listing import has_any
 from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE, CLEANUP_TASK
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class JobRunner:
         return clear_tombstones(
             order,
             older_than_hours=_choose(ask.older_than_hours, hours),
-            has_blobs=lambda run: bool(blobs.page(run_prefix(run), limit=1).blobs),
+            has_blobs=lambda run: has_any(blobs, run_prefix(run)),
         )
 
     def _send_stalled(self, order: JobOrder, ask: JobAsk) -> Tally:

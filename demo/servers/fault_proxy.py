@@ -1,25 +1,29 @@
-"""An S3 in front of an S3, as a process: passes everything on, and while told so refuses what concerns one prefix.
+"""An S3 in front of an S3, as a process: passes everything on, and while told so answers as stores do that differ.
 
-``python -m demo.servers.fault_proxy PORT TARGET SWITCH``: while the file SWITCH is there, requests that mention its
-text in their address or body are answered with 503 SlowDown, as Amazon does under load.
+``python -m demo.servers.fault_proxy PORT TARGET SWITCH``: the file SWITCH, if there, says what is wrong, in JSON:
+
+- ``refuse``: requests that have this text in their address or body are answered with 503 SlowDown, as Amazon does under
+  load;
+- ``empty``, ``circle``: so many empty pages come before each page of a listing, or again and again;
+- ``bulk``: status and code of the answer to DeleteObjects.
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from demo.servers.empty_pages import Answer, EmptyPages
 from demo.servers.process import Process, free_port
 
 _HOST: Final = "127.0.0.1"
 _SECONDS: Final = 30.0  # for an answer of the S3 behind
 _LISTENING: Final = "listening"
-_ANSWER: Final = b"""<?xml version="1.0" encoding="UTF-8"?>
-<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"""
 # Of one connection, not of the message.
 _HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 
@@ -51,12 +55,23 @@ class FaultProxy(Process):
 
     def refuse(self, prefix: str) -> None:
         """From now on refuse what concerns a prefix."""
+        self._turn(refuse=prefix)
+
+    def empty_pages(self, count: int, *, circle: bool = False) -> None:
+        """From now on put empty pages before each page of a listing; in a circle, without an end."""
+        self._turn(empty=count, circle=circle)
+
+    def refuse_bulk(self, status: int, code: str) -> None:
+        """From now on take no DeleteObjects."""
+        self._turn(bulk=[status, code])
+
+    def _turn(self, **wrong: Any) -> None:
         fresh = self._switch.with_suffix(".new")
-        fresh.write_text(prefix)
+        fresh.write_text(json.dumps(wrong))
         fresh.rename(self._switch)
 
     def relent(self) -> None:
-        """From now on refuse nothing."""
+        """From now on pass on everything."""
         self._switch.unlink(missing_ok=True)
 
 
@@ -66,14 +81,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.server.is_refused(self.path, body):
-            self._answer(503, [("Content-Type", "application/xml")], _ANSWER)
-            return
+        self._answer(*(self._find_fault(body) or self._fetch(body)))
+
+    def _find_fault(self, body: bytes) -> Answer | None:
+        wrong = self.server.read_switch()
+        prefix = wrong.get("refuse")
+        if prefix and (prefix in unquote(self.path) or prefix.encode() in body):
+            return _refusal(503, "SlowDown")
+        if "bulk" in wrong and self.command == "POST" and "delete" in urlsplit(self.path).query:
+            return _refusal(*wrong["bulk"])
+        if self.command != "GET":
+            return None
+        count, circle = wrong.get("empty", 0), wrong.get("circle", False)
+        return self.server.pages.answer(self.path, lambda: self._fetch(body), count=count, circle=circle)
+
+    def _fetch(self, body: bytes) -> Answer:
         target = http.client.HTTPConnection(self.server.target, timeout=_SECONDS)
         try:
             target.request(self.command, self.path, body, dict(self.headers))
             answer = target.getresponse()
-            self._answer(answer.status, answer.getheaders(), answer.read())
+            return answer.status, answer.getheaders(), answer.read()
         finally:
             target.close()
 
@@ -98,14 +125,21 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, port: int, target: str, switch: Path) -> None:
         self.target = urlsplit(target).netloc
         self._switch = switch
+        self.pages = EmptyPages()
         super().__init__((_HOST, port), _Handler)
 
-    def is_refused(self, path: str, body: bytes) -> bool:
+    def read_switch(self) -> dict[str, Any]:
         try:
-            prefix = self._switch.read_text()
+            wrong: dict[str, Any] = json.loads(self._switch.read_text())
         except FileNotFoundError:
-            return False
-        return prefix in unquote(path) or prefix.encode() in body
+            return {}
+        return wrong
+
+
+def _refusal(status: int, code: str) -> Answer:
+    words = "Please reduce your request rate." if code == "SlowDown" else "This is not taken here."
+    body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{words}</Message></Error>'
+    return status, [("Content-Type", "application/xml")], body.encode()
 
 
 def main() -> None:

@@ -32,6 +32,10 @@ class S3Server(Process):
         environment: of the program.
     """
 
+    key: Final = KEY
+    secret: Final = SECRET
+    region: Final = "us-east-1"
+
     def __init__(
         self, name: str, command: Sequence[str], folder: Path, port: int, environment: dict[str, str | None]
     ) -> None:

@@ -15,6 +15,7 @@ from storage.cleanup import Cleanup, CleanupState
 from storage.encoding import pack_key, span
 from storage.errors import Refused
 from storage.handlers.run import RunKeys
+from storage.listing import each_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,10 +72,10 @@ def sweep_orphans(
     cutoff = order.now - grace_hours * 3600
 
     def find() -> Iterator[str]:
-        for names in _each_page(blobs):
+        for page in each_page(blobs.names, "the bucket"):
             order.keep()
-            tally["folders"] += len(names)
-            for standing in _look_up(order.store, _take_safe(names, order, tally), unknown=unknown):
+            tally["folders"] += len(page.names)
+            for standing in _look_up(order.store, _take_safe(page.names, order, tally), unknown=unknown):
                 tally[standing.kind] += 1
                 reason = _find_reason(standing) or (
                     "too young" if standing.kind == "unknown" and _is_young(order, blobs, standing.run, cutoff) else ""
@@ -106,14 +107,6 @@ def _check_store(store: Store) -> None:
         raise Refused(msg)
 
 
-def _each_page(blobs: BlobStore) -> Iterator[list[str]]:
-    """What stands before the first slash of all keys, in pages."""
-    end, more = "", True
-    while more:
-        names, end, more = blobs.names(end)
-        yield names
-
-
 def _take_safe(page: Iterable[str], order: JobOrder, tally: Tally) -> list[str]:
     safe = []
     for run in page:
@@ -138,10 +131,8 @@ def _find_reason(standing: _Standing) -> str:
 
 def _is_young(order: JobOrder, blobs: BlobStore, run: str, cutoff: float) -> bool:
     """Whether any of a run's blobs was written after the cutoff; one whose time is not known may have been."""
-    end, more = "", True
-    while more:
-        page = blobs.page(run_prefix(run), end)
-        end, more = page.end, page.more
+    prefix = run_prefix(run)
+    for page in each_page(lambda after: blobs.page(prefix, after), repr(prefix)):
         if any(blob.modified > cutoff or not blob.modified for blob in page.blobs):
             return True
         order.keep()

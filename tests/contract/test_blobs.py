@@ -3,131 +3,25 @@ Azure's by Azurite; with and without versions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
 
 from demo.servers.azurite import AzuriteServer
 from demo.servers.gcs import GcsServer
-from demo.servers.go_programs import FAKE_GCS, missing_for_go
-from demo.servers.npm_programs import missing_for_npm
-from demo.servers.s3 import KEY, SECRET, MotoServer, S3Server, VersityServer
+from demo.servers.s3 import KEY, SECRET, S3Server
 from matyan_celery.checks.blobs import check_blobs
 from storage.azure import AzureBlobs
 from storage.blobs import Blob, BlobStore
 from storage.errors import BlobsAway, BlobsRefused
-from storage.gcs import GcsBlobs
+from storage.listing import each_page
 from storage.s3 import S3Blobs
 from storage.sweep import End, Sweep, Tally
 from tasks.settings import load_settings
-from tests.memory_blobs import MemoryBlobs
-
-Server = S3Server | GcsServer | AzuriteServer
+from tests.contract.given_s3 import GivenS3
+from tests.contract.stores import S3_SERVERS, Place, Server, open_blobs, open_gcs, open_s3
 
 pytestmark = pytest.mark.timeout(900)  # versitygw may have to be built
-
-
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with MotoServer(tmp_path_factory.mktemp("moto")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def versity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    missing = missing_for_go()
-    if missing is not None:
-        pytest.skip(f"no versitygw: {missing}")
-    with VersityServer(tmp_path_factory.mktemp("versity")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
-    missing = missing_for_go(FAKE_GCS)
-    if missing is not None:
-        pytest.skip(f"no fake-gcs-server: {missing}")
-    with GcsServer(tmp_path_factory.mktemp("gcs")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzuriteServer]:
-    missing = missing_for_npm()
-    if missing is not None:
-        pytest.skip(f"no Azurite: {missing}")
-    with AzuriteServer(tmp_path_factory.mktemp("azurite")) as server:
-        yield server
-
-
-def open_s3(server: S3Server, bucket: str, *, versions: bool = False) -> S3Blobs:
-    return S3Blobs(
-        bucket, endpoint=server.endpoint, key=KEY, secret=SECRET, region="us-east-1", versions=versions, requests=4
-    )
-
-
-def open_gcs(endpoint: str, bucket: str, *, versions: bool = False) -> GcsBlobs:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("STORAGE_EMULATOR_HOST", endpoint)
-        return GcsBlobs(bucket, versions=versions, requests=4)
-
-
-def open_blobs(server: Server, bucket: str, *, versions: bool = False) -> BlobStore:
-    if isinstance(server, GcsServer):
-        return open_gcs(server.endpoint, bucket, versions=versions)
-    if isinstance(server, AzuriteServer):
-        return AzureBlobs(bucket, connection=server.connection(), requests=4)
-    return open_s3(server, bucket, versions=versions)
-
-
-class Place:
-    """A blob store, and how to write to it."""
-
-    def __init__(
-        self, blobs: BlobStore, server: Server | None = None, bucket: str = "", *, versions: bool = False
-    ) -> None:
-        self.versions = versions
-        self.blobs = blobs
-        self.server = server
-        self.bucket = bucket
-
-    def put(self, *keys: str, body: bytes = b"blob") -> None:
-        if self.server is None:
-            assert isinstance(self.blobs, MemoryBlobs)
-            self.blobs.objects.update(dict.fromkeys(keys, body))
-        else:
-            self.server.put(keys, body, self.bucket)
-
-    def keys(self, prefix: str) -> list[str]:
-        """All keys below a prefix, in pages of three."""
-        found: list[str] = []
-        after, more = "", True
-        while more:
-            page = self.blobs.page(prefix, after, limit=3)
-            assert len(page.blobs) <= 3
-            found += [blob.key for blob in page.blobs]
-            after, more = page.end, page.more
-            assert len(found) < 100
-        return found
-
-
-PLACES = ["memory", "moto", "moto versions", "versity", "versity versions", "gcs", "gcs versions", "azurite"]
-
-
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    if request.param == "memory":
-        yield Place(MemoryBlobs())
-        return
-    name, _, versions = request.param.partition(" ")
-    server: Server = request.getfixturevalue(name)
-    bucket = f"test-{uuid4().hex[:12]}"
-    server.make_bucket(bucket, versions=bool(versions))
-    blobs = open_blobs(server, bucket, versions=bool(versions))
-    yield Place(blobs, server, bucket, versions=bool(versions))
-    blobs.close()
-    blobs.close()
 
 
 ODD = ["r/ä ö/€.png", "r/a+b%20c&d=é", "r/-", "r/z\U0001f600", "r/a'b\"c<d>"]
@@ -194,18 +88,13 @@ def test_a_sweep_leaves_nothing_of_a_run(place: Place) -> None:
 def test_names_what_stands_before_the_first_slash(place: Place) -> None:
     for _ in range(1 + place.versions):  # moto passes over the first version behind a marker
         place.put("a/1", "a/2", "a-b/1", "b/1/2", "loose", "c.d/1", "loose2")
-    found: list[str] = []
-    after, more = "", True
-    while more:
-        page = place.blobs.names(after, limit=2)
-        found += page.names
-        after, more = page.end, page.more
+    found = [name for page in each_page(lambda after: place.blobs.names(after, limit=2), "it") for name in page.names]
     assert sorted(found) == ["a", "a-b", "b", "c.d"]
 
 
-@pytest.mark.parametrize("server", ["moto", "versity"])
+@pytest.mark.parametrize("server", S3_SERVERS)
 def test_names_what_has_only_old_versions(server: str, request: pytest.FixtureRequest) -> None:
-    running: S3Server = request.getfixturevalue(server)
+    running: S3Server | GivenS3 = request.getfixturevalue(server)
     bucket = f"test-{uuid4().hex[:12]}"
     running.make_bucket(bucket, versions=True)
     for number in range(3):
@@ -213,11 +102,7 @@ def test_names_what_has_only_old_versions(server: str, request: pytest.FixtureRe
     for key in ("a/1", "b/1", "b/2"):
         running.client.delete_object(Bucket=bucket, Key=key)
     blobs = open_s3(running, bucket, versions=True)
-    found, after, more = set[str](), "", True
-    while more:
-        page = blobs.names(after, limit=2)
-        found |= set(page.names)
-        after, more = page.end, page.more
+    found = {name for page in each_page(lambda after: blobs.names(after, limit=2), "it") for name in page.names}
     blobs.close()
     assert found == {"a", "b", "c"}
 
@@ -230,9 +115,9 @@ def test_an_empty_prefix_is_never_listed(server: str, request: pytest.FixtureReq
     blobs.close()
 
 
-@pytest.mark.parametrize("server", ["moto", "versity"])
+@pytest.mark.parametrize("server", S3_SERVERS)
 def test_all_versions_and_markers_go(server: str, request: pytest.FixtureRequest) -> None:
-    running: S3Server = request.getfixturevalue(server)
+    running: S3Server | GivenS3 = request.getfixturevalue(server)
     bucket = f"test-{uuid4().hex[:12]}"
     running.make_bucket(bucket, versions=True)
     for number in range(3):
@@ -256,7 +141,7 @@ def test_all_versions_and_markers_go(server: str, request: pytest.FixtureRequest
     blobs.close()
 
 
-@pytest.mark.parametrize("server", ["moto", "versity"])
+@pytest.mark.parametrize("server", S3_SERVERS)
 def test_a_bucket_that_is_not_there_is_said(server: str, request: pytest.FixtureRequest) -> None:
     blobs = open_s3(request.getfixturevalue(server), "no-such-bucket")
     for ask in (lambda: blobs.page("r/"), lambda: blobs.delete([Blob("r/a")]), blobs.names):

@@ -12,6 +12,7 @@ from storage.azure import AzureBlobs
 from storage.blobs import Blob, BlobStore
 from storage.errors import BlobsAway, BlobsRefused
 from storage.gcs import GcsBlobs
+from storage.listing import each_page, has_any
 from storage.sweep import End, Sweep, Tally
 from tests.contract.trouble import Answer, Trouble
 
@@ -69,6 +70,21 @@ def listing(kind: str, *keys: str, marker: str = "") -> Answer:
         ),
         {"Content-Type": "application/xml"},
     )
+
+
+def names_listing(kind: str, *names: str) -> Answer:
+    if kind == "gcs":
+        return 200, json.dumps({"prefixes": [f"{name}/" for name in names]}), {"Content-Type": "application/json"}
+    blobs = "".join(f"<BlobPrefix><Name>{name}/</Name></BlobPrefix>" for name in names)
+    body = f"<Delimiter>/</Delimiter><Blobs>{blobs}</Blobs><NextMarker/>"
+    body = f'<?xml version="1.0"?><EnumerationResults ContainerName="bucket">{body}</EnumerationResults>'
+    return 200, body, {"Content-Type": "application/xml"}
+
+
+def sweep(blobs: BlobStore) -> tuple[End, Tally]:
+    tally = Tally()
+    with Sweep(blobs, requests=1, check=lambda: None, note=lambda _: None, tally=tally) as running:
+        return running.delete_prefix("r/", deadline=float("inf")), tally
 
 
 def deleted(*answers: tuple[int, str]) -> Answer:
@@ -178,12 +194,51 @@ def test_silence_has_an_end(trouble: Trouble, blobs: BlobStore, kind: str, monke
     impatient.close()
 
 
-def test_a_page_is_never_empty_while_more_follow(trouble: Trouble, blobs: BlobStore, kind: str) -> None:
-    """Both services may answer with nothing but a marker; whether a run has blobs is asked by one page."""
-    trouble.answers = [listing(kind, marker="m1"), listing(kind, marker="m2"), listing(kind, "r/a")]
-    page = blobs.page("r/", limit=1)
-    assert ([blob.key for blob in page.blobs], page.more) == (["r/a"], False)
+def test_empty_pages_do_not_end_a_listing(trouble: Trouble, blobs: BlobStore, kind: str) -> None:
+    """Both services may answer with nothing but a marker."""
+    empty = [listing(kind, marker="m1"), listing(kind, marker="m2")]
+    trouble.answers = [*empty, listing(kind, "r/a")]
+    page = blobs.page("r/")
+    assert (page.blobs, page.more) == ([], True)
+    pages = list(each_page(lambda after: blobs.page("r/", after or page.end), "it"))
+    assert [blob.key for page in pages for blob in page.blobs] == ["r/a"]
     assert "m2" in trouble.requests[2][0]
+    trouble.answers = [*empty, listing(kind, "r/a")]
+    assert has_any(blobs, "r/")
+    trouble.answers = [*empty, names_listing(kind, "a", "b")]
+    assert [name for page in each_page(blobs.names, "it") for name in page.names] == ["a", "b"]
+
+
+def test_a_marker_that_leads_back_is_an_error(trouble: Trouble, blobs: BlobStore, kind: str) -> None:
+    """And no listing without an end, nor one that is taken for done."""
+    trouble.answers = [listing(kind, marker="m1")]
+    asks: tuple[Callable[[], object], ...] = (
+        lambda: has_any(blobs, "r/"),
+        lambda: list(each_page(blobs.names, "it")),
+        lambda: sweep(blobs),
+    )
+    for ask in asks:
+        with pytest.raises(BlobsRefused, match=r"does not move on.*m1"):
+            ask()
+
+
+def test_generations_of_a_key_are_found_behind_empty_pages(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", trouble.endpoint)
+    blobs = GcsBlobs("bucket", versions=True)
+    trouble.answers = [listing("gcs", marker="m1"), listing("gcs", "r/a"), listing("gcs", marker="m1")]
+    assert [blob.key for blob in blobs.find(["r/a"])] == ["r/a"]
+    with pytest.raises(BlobsRefused, match="does not move on"):
+        blobs.find(["r/a"])
+    blobs.close()
+
+
+def test_what_is_no_listing_ends_none(trouble: Trouble, blobs: BlobStore) -> None:
+    """A guard or a login page that answers in place of the service."""
+    trouble.answers = [(200, "<html><body>Sign in</body></html>", {"Content-Type": "text/html"})]
+    asks: tuple[Callable[[], object], ...] = (lambda: blobs.page("r/"), blobs.names)
+    for ask in asks:
+        with pytest.raises((BlobsAway, BlobsRefused)):
+            ask()
 
 
 def test_a_sweep_comes_through_throttling(trouble: Trouble, blobs: BlobStore, kind: str) -> None:
@@ -195,9 +250,8 @@ def test_a_sweep_comes_through_throttling(trouble: Trouble, blobs: BlobStore, ki
         else [busy, busy, listing(kind, "r/a"), busy, deleted((503, "ServerBusy")), deleted((202, "")), listing(kind)]
     )
     expected = len(trouble.answers)
-    tally = Tally()
-    with Sweep(blobs, requests=1, check=lambda: None, note=lambda _: None, tally=tally) as sweep:
-        assert sweep.delete_prefix("r/", deadline=float("inf")) is End.GONE
+    end, tally = sweep(blobs)
+    assert end is End.GONE
     assert (tally.objects, tally.bytes, tally.refused) == (1, 4, 0)
     assert len(trouble.requests) == expected
 

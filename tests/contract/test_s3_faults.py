@@ -7,9 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from storage import s3
+from storage import s3_client
 from storage.blobs import Blob
 from storage.errors import BlobsAway, BlobsRefused
+from storage.listing import each_page
 from storage.s3 import S3Blobs
 from storage.sweep import End, Sweep, Tally
 from tests.contract.trouble import Trouble
@@ -33,6 +34,17 @@ def error(code: str) -> str:
 def listing(*keys: str) -> str:
     items = "".join(f"<Contents><Key>{key}</Key><Size>4</Size></Contents>" for key in keys)
     return f"<ListBucketResult><IsTruncated>false</IsTruncated>{items}</ListBucketResult>"
+
+
+def truncated(*keys: str, mark: str = "") -> str:
+    marks = f"<NextContinuationToken>{mark}</NextContinuationToken>" if mark else ""
+    return listing(*keys).replace("<IsTruncated>false", f"{marks}<IsTruncated>true")
+
+
+def sweep(blobs: S3Blobs) -> tuple[End, Tally]:
+    tally = Tally()
+    with Sweep(blobs, requests=1, check=lambda: None, note=lambda _: None, tally=tally) as running:
+        return running.delete_prefix("r/", deadline=float("inf")), tally
 
 
 def deleted(**codes: str) -> str:
@@ -92,7 +104,7 @@ def test_errors_of_single_keys_are_read(trouble: Trouble) -> None:
 
 
 def test_silence_has_an_end(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(s3_client, "READ_SECONDS", 0.3)
     blobs = open_blobs(trouble)
     with pytest.raises(BlobsAway, match="ReadTimeout"):
         blobs.page("r/")
@@ -111,9 +123,8 @@ def test_a_sweep_comes_through_throttling(trouble: Trouble) -> None:
         (200, listing()),
     ]
     blobs = open_blobs(trouble)
-    tally = Tally()
-    with Sweep(blobs, requests=1, check=lambda: None, note=lambda _: None, tally=tally) as sweep:
-        assert sweep.delete_prefix("r/", deadline=float("inf")) is End.GONE
+    end, tally = sweep(blobs)
+    assert end is End.GONE
     assert (tally.objects, tally.bytes, tally.refused) == (2, 8, 0)
     assert len(trouble.requests) == 7
     again = trouble.requests[5][2]
@@ -171,12 +182,96 @@ def test_names_go_on_behind_old_versions_and_markers_of_keys_in_no_folder(troubl
     blobs.close()
 
 
-def test_names_end_where_a_server_repeats_itself(trouble: Trouble) -> None:
+def test_names_of_a_server_that_repeats_itself_are_an_error(trouble: Trouble) -> None:
     same = "<CommonPrefixes><Prefix>c/</Prefix></CommonPrefixes>"
-    trouble.answers = [(200, f"<ListVersionsResult><IsTruncated>true</IsTruncated>{same}</ListVersionsResult>")] * 2
+    trouble.answers = [(200, f"<ListVersionsResult><IsTruncated>true</IsTruncated>{same}</ListVersionsResult>")]
     blobs = open_blobs(trouble, versions=True)
     page = blobs.names(limit=1)
     assert (page.names, page.more) == (["c"], True)
-    page = blobs.names(page.end, limit=1)
-    assert (page.names, page.more) == ([], False)
+    with pytest.raises(BlobsRefused, match=r"more of the listing follows, and neither .* says where"):
+        blobs.names(page.end, limit=1)
+    blobs.close()
+
+
+def empty(mark: str, *, versions: bool) -> str:
+    if versions:
+        marks = f"<NextKeyMarker>r/{mark}</NextKeyMarker>" if mark else ""
+        return f"<ListVersionsResult><IsTruncated>true</IsTruncated>{marks}</ListVersionsResult>"
+    marks = f"<NextContinuationToken>{mark}</NextContinuationToken>" if mark else ""
+    return f"<ListBucketResult><IsTruncated>true</IsTruncated>{marks}</ListBucketResult>"
+
+
+@pytest.mark.parametrize("versions", [False, True])
+def test_a_page_that_is_empty_and_truncated_and_has_no_mark_is_an_error(trouble: Trouble, versions: bool) -> None:
+    trouble.answers = [(200, empty("", versions=versions))]
+    blobs = open_blobs(trouble, versions=versions)
+    for ask in (lambda: blobs.page("r/"), blobs.names):
+        with pytest.raises(BlobsRefused, match=r"more of the listing follows.*not taken for the end"):
+            ask()
+    blobs.close()
+
+
+@pytest.mark.parametrize("versions", [False, True])
+def test_a_mark_that_leads_back_is_an_error(trouble: Trouble, versions: bool) -> None:
+    blobs = open_blobs(trouble, versions=versions)
+    asks: list[Callable[[], object]] = [lambda: list(each_page(lambda after: blobs.page("r/", after), "it"))]
+    asks += [lambda: list(each_page(blobs.names, "it")), lambda: sweep(blobs)]
+    asks += [lambda: blobs.find(["r/a"])] if versions else []
+    for ask in asks:
+        trouble.answers = [(200, empty(mark, versions=versions)) for mark in ("1", "2", "3", "2", "3", "2", "3")]
+        with pytest.raises(BlobsRefused, match="does not move on"):
+            ask()
+    blobs.close()
+
+
+def test_a_mark_that_is_taken_no_more_is_passed_by_the_key(trouble: Trouble) -> None:
+    """A cleanup may go on days later, or the server be another."""
+    blobs = open_blobs(trouble)
+    trouble.answers = [(200, truncated("r/a", mark="old"))]
+    page = blobs.page("r/")
+    trouble.answers = [(400, error("InvalidArgument")), (200, listing("r/b"))]
+    second = blobs.page("r/", page.end)
+    assert ([blob.key for blob in second.blobs], second.more) == (["r/b"], False)
+    marked, by_key = (parse_qs(urlsplit(path).query) for path, _, _ in trouble.requests[1:])
+    assert (marked["continuation-token"], by_key["start-after"]) == (["old"], ["r/a"])
+    assert "continuation-token" not in by_key
+    trouble.answers = [(503, error("SlowDown"))]
+    with pytest.raises(BlobsAway):
+        blobs.page("r/", page.end)
+    blobs.close()
+
+
+def test_a_server_without_marks_is_gone_through_by_keys(trouble: Trouble) -> None:
+    blobs = open_blobs(trouble)
+    trouble.answers = [(200, truncated("r/a")), (200, listing("r/b"))]
+    pages = list(each_page(lambda after: blobs.page("r/", after), "it"))
+    assert [blob.key for page in pages for blob in page.blobs] == ["r/a", "r/b"]
+    assert parse_qs(urlsplit(trouble.requests[1][0]).query)["start-after"] == ["r/a"]
+    trouble.answers = [(200, truncated("r/a"))]
+    with pytest.raises(BlobsRefused, match="does not move on"):
+        list(each_page(lambda after: blobs.page("r/", after), "it"))
+    blobs.close()
+
+
+def test_a_position_of_an_older_version_is_taken(trouble: Trouble) -> None:
+    """It is a key: cleanups that were under way go on behind it."""
+    blobs = open_blobs(trouble)
+    trouble.answers = [(200, listing("r/b"))]
+    assert [blob.key for blob in blobs.page("r/", "r/a").blobs] == ["r/b"]
+    assert parse_qs(urlsplit(trouble.requests[0][0]).query)["start-after"] == ["r/a"]
+    blobs.close()
+
+
+@pytest.mark.parametrize("versions", [False, True])
+@pytest.mark.parametrize("text", ["", "<html><body>Sign in</body></html>", "<html><p>Sign in", "moved, see there"])
+def test_what_is_no_listing_ends_none(trouble: Trouble, text: str, versions: bool) -> None:
+    """A guard, a login page or another server that answers in place of the store: nothing is done by that."""
+    trouble.answers = [(200, text)]
+    blobs = open_blobs(trouble, versions=versions)
+    # What cannot be read at all is a broken answer, which botocore makes a 500 of.
+    broken = text in {"<html><p>Sign in", "moved, see there"}
+    asks: tuple[Callable[[], object], ...] = (lambda: blobs.page("r/"), blobs.names)
+    for ask in asks:
+        with pytest.raises(BlobsAway if broken else BlobsRefused, match="500" if broken else "S3_ENDPOINT is no S3"):
+            ask()
     blobs.close()

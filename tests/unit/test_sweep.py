@@ -1,4 +1,5 @@
-"""Sweeps where one key has more versions than a page holds: all go, and one that stays keeps no others."""
+"""Sweeps where one key has more versions than a page holds: all go, and one that stays keeps no others; and sweeps of a
+prefix that is empty for pages on end."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from storage import listing
 from storage.blobs import PAGE, Blob, BlobPage, NamePage, Refusal
+from storage.errors import BlobsRefused
 from storage.sweep import End, Sweep, Tally
 
 
@@ -75,3 +78,81 @@ def test_a_version_that_stays_keeps_no_others(requests: int) -> None:
         end, tally = sweep(blobs, requests)
     assert (end, tally.refused) == (End.REFUSED, 2)
     assert [(blob.key, blob.version) for blob in blobs.blobs] == kept
+
+
+def test_versions_that_are_said_to_go_and_stay_end_a_sweep() -> None:
+    blobs = VersionedBlobs({"r/b": 2_500})
+    blobs.delete = lambda blobs: []  # type: ignore[method-assign]
+    assert sweep(blobs, 1)[0] is End.COMES_BACK
+
+
+class SparseBlobs:
+    """So many empty pages before each key, and behind the last."""
+
+    def __init__(self, empty: int, *keys: str) -> None:
+        self.empty = empty
+        self.keys = list(keys)
+        self.pages = 0
+
+    def page(self, prefix: str, after: str = "", *, limit: int = PAGE) -> BlobPage:
+        self.pages += 1
+        key, _, mark = after.partition("\0")
+        left = [other for other in self.keys if other > key]
+        if int(mark or 0) < self.empty:
+            return BlobPage([], f"{key}\0{int(mark or 0) + 1}", more=True)
+        return BlobPage([Blob(left[0], 1)], left[0], more=True) if left else BlobPage([], key, more=False)
+
+    def names(self, after: str = "", *, limit: int = PAGE) -> NamePage:
+        raise NotImplementedError
+
+    def find(self, keys: Sequence[str]) -> list[Blob]:
+        raise NotImplementedError
+
+    def delete(self, blobs: Sequence[Blob]) -> list[Refusal]:
+        self.keys = [key for key in self.keys if key not in {blob.key for blob in blobs}]
+        return []
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Over(Exception):
+    """The execution is over."""
+
+
+def sweep_in_slices(blobs: SparseBlobs, pages: int, requests: int) -> tuple[End, Tally, int]:
+    """Executions of so many pages each, which know of each other only what is noted."""
+    tally, executions = Tally(), 0
+    while True:
+        executions += 1
+        before = tally.pages
+
+        def note(noted: Tally, before: int = before) -> None:
+            if noted.pages - before >= pages:
+                raise _Over
+
+        kept = Tally(tally.objects, tally.bytes, tally.position, passes=tally.passes)
+        try:
+            with Sweep(blobs, requests=requests, check=lambda: None, note=note, tally=kept) as running:
+                return running.delete_prefix("r/", deadline=float("inf")), kept, executions
+        except _Over:
+            tally = Tally(kept.objects, kept.bytes, kept.position, passes=kept.passes)
+        assert executions < 200
+
+
+@pytest.mark.parametrize("requests", [1, 4])
+@pytest.mark.parametrize("pages", [1, 3, 1_000])
+def test_a_sweep_goes_on_within_empty_pages_and_is_done_behind_them(pages: int, requests: int) -> None:
+    blobs = SparseBlobs(10, "r/a", "r/b", "r/c")
+    end, tally, executions = sweep_in_slices(blobs, pages, requests)
+    assert (end, tally.objects, blobs.keys) == (End.GONE, 3, [])
+    assert blobs.pages < 200
+    assert (executions > 1) == (pages < 1_000)
+
+
+def test_a_prefix_that_is_empty_for_ever_is_not_done_in_any_number_of_executions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing, "EMPTY_PAGES", 50)
+    with pytest.raises(BlobsRefused, match="does not end: 50 pages in a row"):
+        sweep_in_slices(SparseBlobs(10**9), 7, 1)
