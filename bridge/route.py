@@ -52,7 +52,7 @@ def find_routes(settings: Settings) -> list[Route]:
 
 def ingest_route(settings: Settings) -> Route:
     """The route of the topic ``data-ingestion``."""
-    queues = settings.ingest_queues
+    queues, prefix = settings.ingest_queues, settings.queue_prefix
     return Route(
         topic=settings.kafka_data_ingestion_topic,
         group=settings.ingest_group,
@@ -60,14 +60,14 @@ def ingest_route(settings: Settings) -> Route:
         lanes=settings.ingest_lanes,
         limits=_limits(settings),
         find_run=find_run,
-        name_queue=lambda lane: ingest_queue(lane, queues),
-        options=lambda batch: sending_options(batch, ingest_queue(batch.lane, queues)),
+        name_queue=lambda lane: ingest_queue(lane, queues, prefix),
+        options=lambda batch: sending_options(batch, ingest_queue(batch.lane, queues, prefix)),
     )
 
 
 def control_route(settings: Settings) -> Route:
     """The route of the topic ``control-events``."""
-    queues = settings.control_queues
+    queues, prefix = settings.control_queues, settings.queue_prefix
     return Route(
         topic=settings.kafka_control_events_topic,
         group=settings.control_group,
@@ -75,8 +75,8 @@ def control_route(settings: Settings) -> Route:
         lanes=settings.control_lanes,
         limits=_limits(settings),
         find_run=find_subject,
-        name_queue=lambda lane: control_queue(lane, queues),
-        options=lambda batch: sending_options(batch, control_queue(batch.lane, queues)),
+        name_queue=lambda lane: control_queue(lane, queues, prefix),
+        options=lambda batch: sending_options(batch, control_queue(batch.lane, queues, prefix)),
         optional=True,
     )
 

@@ -36,8 +36,28 @@ def configure_broker(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {**_SOCKET, "health_check_interval": 5}
     if address.kind is Kind.SENTINEL:
         options |= {"master_name": settings.redis_sentinel_master, "sentinel_kwargs": _configure_sentinels(settings)}
+    if settings.redis_key_prefix:
+        options["global_keyprefix"] = settings.redis_key_prefix
+    names: dict[str, str] = {}
+    if settings.queue_prefix:
+        names, keys = _name(settings.queue_prefix)
+        options |= keys
     tls = {} if address.tls is None else {"broker_use_ssl": _configure_tls(address.tls)}
-    return {"broker_url": write_kombu_url(address), **tls, "broker_transport_options": options}
+    return {"broker_url": write_kombu_url(address), **tls, **names, "broker_transport_options": options}
+
+
+def _name(prefix: str) -> tuple[dict[str, str], dict[str, str]]:
+    """What Celery names beside the queues: where its commands and events go, and the keys of what is in work.
+
+    Each would else be one for all who share a database: status would see the others' workers, Flower their tasks, and
+    what one holds for longer than the other's time limit would come back while it is in work.
+    """
+    names = {"control_exchange": "celery", "event_exchange": "celeryev", "event_queue_prefix": "celeryev"}
+    keys = {"unacked_key": "unacked", "unacked_index_key": "unacked_index", "unacked_mutex_key": "unacked_mutex"}
+    return (
+        {setting: prefix + name for setting, name in names.items()},
+        {option: prefix + name for option, name in keys.items()},
+    )
 
 
 def check_files(address: RedisAddress) -> None:

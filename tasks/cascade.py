@@ -12,7 +12,7 @@ from storage.cascades import CascadeKind, CascadeState
 from storage.errors import Fatal, Retryable
 from tasks.batches import choose_wait
 from tasks.celeryconfig import cleanup_limit
-from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE
+from tasks.queues import CASCADE_TASK
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -59,7 +59,7 @@ def register_cascade(app: Celery, opened: OpenedStore, settings: Settings) -> Ta
             return
         log.info("cascade", kind=kind, id=uuid, state=str(entry.state), scanned=entry.scanned, changed=entry.changed)
         if entry.is_open:
-            app.send_task(CASCADE_TASK, (kind, uuid), queue=CLEANUP_QUEUE)
+            app.send_task(CASCADE_TASK, (kind, uuid))
 
     task: Task = cascade
     return task

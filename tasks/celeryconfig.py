@@ -40,8 +40,9 @@ def longest_limit(settings: Settings) -> float:
 
 def find_queues(settings: Settings) -> list[str]:
     """All queues there are: what a worker consumes that is not told which."""
-    lanes = ingest_queues(settings.ingest_queues) + control_queues(settings.control_queues)
-    return [*lanes, CLEANUP_QUEUE, JOBS_QUEUE]
+    prefix = settings.queue_prefix
+    lanes = ingest_queues(settings.ingest_queues, prefix) + control_queues(settings.control_queues, prefix)
+    return [*lanes, prefix + CLEANUP_QUEUE, prefix + JOBS_QUEUE]
 
 
 def configure(settings: Settings) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def configure(settings: Settings) -> dict[str, Any]:
     limit = settings.task_time_limit_seconds
     longest = longest_limit(settings)
     broker = configure_broker(settings)
+    cleanup, jobs = settings.queue_prefix + CLEANUP_QUEUE, settings.queue_prefix + JOBS_QUEUE
     return {
         **broker,
         # Whoever can write to Redis must not be able to run code in a worker: no pickle, ever.
@@ -60,11 +62,11 @@ def configure(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": False,  # the bridge sends again, bounded
         "task_time_limit": limit,
         "task_queues": [Queue(name) for name in find_queues(settings)],
-        # For Flower's API, which names a task and no queue; what we send ourselves names both. Never Celery's own
-        # default queue: nobody reads it.
-        "task_default_queue": JOBS_QUEUE,
-        "task_routes": {key: {"queue": JOBS_QUEUE} for key in REQUEUE_TASKS}
-        | {key: {"queue": CLEANUP_QUEUE} for key in (CLEANUP_TASK, CASCADE_TASK)},
+        # For all but batches, whose lane says it, and for Flower's API, which names a task and no queue. Never Celery's
+        # own default queue: nobody reads it.
+        "task_default_queue": jobs,
+        "task_routes": {key: {"queue": jobs} for key in REQUEUE_TASKS}
+        | {key: {"queue": cleanup} for key in (CLEANUP_TASK, CASCADE_TASK)},
         "result_expires": None,  # there are no results: beat is not to send a task a day that deletes them
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

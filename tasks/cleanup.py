@@ -21,7 +21,7 @@ from tasks.batches import choose_wait
 from tasks.celeryconfig import cleanup_limit
 from tasks.counting import count_cleanup
 from tasks.metrics import CONTROL_ERRORS
-from tasks.queues import CLEANUP_QUEUE, CLEANUP_TASK
+from tasks.queues import CLEANUP_TASK
 from tasks.tracing import annotate
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def send_cleanup(app: Celery, run: str, *, wait: float = 0.0) -> bool:
     """
     eta = datetime.now(UTC) + timedelta(seconds=wait) if wait > 0 else None
     try:
-        app.send_task(CLEANUP_TASK, (run,), queue=CLEANUP_QUEUE, retry=False, eta=eta)
+        app.send_task(CLEANUP_TASK, (run,), retry=False, eta=eta)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("a cleanup is left to beat: Redis did not take its task", run=run, error=str(error))
         return False

@@ -15,7 +15,7 @@ from storage.errors import StorageError
 from storage.meaning import CascadeAsked, CleanupAsked
 from storage.outbox import OutboxEvent
 from tasks.cleanup import send_cleanup
-from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE
+from tasks.queues import CASCADE_TASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def send_asked(app: Celery, follow_ups: Sequence[FollowUp]) -> None:
 
 def _send_cascade(app: Celery, asked: CascadeAsked) -> bool:
     try:
-        app.send_task(CASCADE_TASK, (asked.kind, asked.id), queue=CLEANUP_QUEUE, retry=False)
+        app.send_task(CASCADE_TASK, (asked.kind, asked.id), retry=False)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("a cascade is left to beat: Redis did not take its task", id=asked.id, error=str(error))
         return False

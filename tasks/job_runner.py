@@ -171,13 +171,13 @@ class JobRunner:
         self._send(CASCADE_TASK, kind, uuid)
 
     def _send(self, task: str, *names: str) -> None:
-        self._app.send_task(task, names, queue=CLEANUP_QUEUE, retry=True, retry_policy=_SENDING)
+        self._app.send_task(task, names, retry=True, retry_policy=_SENDING)
 
     def _count_waiting(self) -> int:
         with self._app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1)
             client: Any = connection.default_channel.client
-            return int(client.llen(CLEANUP_QUEUE))
+            return int(client.llen(self._settings.queue_prefix + CLEANUP_QUEUE))
 
 
 _DO: Final[dict[str, Callable[[JobRunner, JobOrder, JobAsk], Tally]]] = {

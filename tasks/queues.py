@@ -19,26 +19,33 @@ _INGEST: Final = "ingest"
 _CONTROL: Final = "control"
 
 
-def name_queue(prefix: str, lane: int, queues: int) -> str:
-    """The queue of a lane, for example ``ingest.07``: lane modulo the number of queues, which workers know."""
-    return f"{prefix}.{lane % queues:02d}"
+def name_queue(route: str, lane: int, queues: int, prefix: str = "") -> str:
+    """The queue of a lane, for example ``ingest.07``: lane modulo the number of queues, which workers know.
+
+    Args:
+        route: of the two.
+        lane: which one.
+        queues: how many the route has.
+        prefix: QUEUE_PREFIX.
+    """
+    return f"{prefix}{route}.{lane % queues:02d}"
 
 
-def ingest_queues(queues: int) -> list[str]:
+def ingest_queues(queues: int, prefix: str = "") -> list[str]:
     """All queues of the ingestion route."""
-    return [name_queue(_INGEST, lane, queues) for lane in range(queues)]
+    return [ingest_queue(lane, queues, prefix) for lane in range(queues)]
 
 
-def ingest_queue(lane: int, queues: int) -> str:
+def ingest_queue(lane: int, queues: int, prefix: str = "") -> str:
     """The queue of one lane of the ingestion route."""
-    return name_queue(_INGEST, lane, queues)
+    return name_queue(_INGEST, lane, queues, prefix)
 
 
-def control_queues(queues: int) -> list[str]:
+def control_queues(queues: int, prefix: str = "") -> list[str]:
     """All queues of the control route."""
-    return [name_queue(_CONTROL, lane, queues) for lane in range(queues)]
+    return [control_queue(lane, queues, prefix) for lane in range(queues)]
 
 
-def control_queue(lane: int, queues: int) -> str:
+def control_queue(lane: int, queues: int, prefix: str = "") -> str:
     """The queue of one lane of the control route."""
-    return name_queue(_CONTROL, lane, queues)
+    return name_queue(_CONTROL, lane, queues, prefix)

@@ -9,7 +9,6 @@ from celery.schedules import crontab
 
 from tasks.cron import Cron, parse_cron
 from tasks.job_list import JOBS
-from tasks.queues import JOBS_QUEUE
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -31,7 +30,7 @@ def make_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
                 "task": job.task,
                 "schedule": _as_celery(cron),
                 "kwargs": {"gap": cron.gap},
-                "options": {"queue": JOBS_QUEUE, "expires": min(_LONGEST, cron.gap * 0.9)},
+                "options": {"expires": min(_LONGEST, cron.gap * 0.9)},
             }
     return schedule
 

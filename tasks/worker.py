@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import bootsteps
 
 from storage.meaning import CONTROL, INGEST
+from tasks.celeryconfig import find_queues
 from tasks.children import VARIABLE, ChildMetrics, forget_child, prepare_folder
 from tasks.metrics import Role
 from tasks.pulse import Pulse
@@ -38,7 +39,7 @@ _LANES: Final = (f"{INGEST}.", f"{CONTROL}.")
 
 
 def name_role(queues: Collection[str]) -> Role:
-    """What a worker is that consumes these queues: by the most urgent work that it does."""
+    """What a worker is that consumes these queues (without their prefix): by the most urgent work that it does."""
     if any(name.startswith(_LANES) for name in queues):
         return Role.WORKER
     return Role.CLEANER if CLEANUP_QUEUE in queues else Role.JOBS
@@ -67,7 +68,10 @@ class WorkerWatch:
 
     def begin(self, sender: Any, **_: Any) -> None:
         """The worker is made, nothing is forked yet."""
-        role = name_role(sender.app.amqp.queues.consume_from)
+        queues, known = set(sender.app.amqp.queues.consume_from), find_queues(self._settings)
+        if not queues <= set(known):
+            sys.exit(f"no such queues: {', '.join(sorted(queues - set(known)))}; ours are {', '.join(known)}")
+        role = name_role({name.removeprefix(self._settings.queue_prefix) for name in queues})
         self._parent = os.getpid()
         try:
             if self._settings.tracing:

@@ -47,6 +47,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if not (or .Values.redis.url .Values.redis.existingSecret) -}}
 {{- fail "redis.url or redis.existingSecret is required" -}}
 {{- end -}}
+{{- if and (hasPrefix "sentinel" .Values.redis.url) (not .Values.redis.sentinel.master) -}}
+{{- fail "redis.sentinel.master is required: the name by which the sentinels in redis.url know the master" -}}
+{{- end -}}
+{{- if hasKey .Values.settings "QUEUE_PREFIX" -}}
+{{- fail "settings.QUEUE_PREFIX: set redis.queuePrefix instead, since the workers' command lines name queues too" -}}
+{{- end -}}
 {{- $fdb := index .Values "fdb-cluster" -}}
 {{- if not (or $fdb.clusterFileContent $fdb.existingConfigMap $fdb.existingSecret) -}}
 {{- fail "fdb-cluster: one of clusterFileContent, existingConfigMap and existingSecret is required" -}}
@@ -108,6 +114,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
     secretKeyRef:
       name: {{ include "matyan-celery.secret" (list . .Values.redis.existingSecret) }}
       key: {{ ternary .Values.redis.urlKey "redis-url" (ne .Values.redis.existingSecret "") }}
+{{- $sentinel := .Values.redis.sentinel }}
+{{- if or $sentinel.existingSecret $sentinel.password }}
+- name: REDIS_SENTINEL_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "matyan-celery.secret" (list . $sentinel.existingSecret) }}
+      key: {{ ternary $sentinel.passwordKey "sentinel-password" (ne $sentinel.existingSecret "") }}
+{{- end }}
 {{- $kafka := .Values.kafkaClient }}
 {{- if or $kafka.existingSecret $kafka.saslUsername }}
 - name: KAFKA_SASL_USERNAME

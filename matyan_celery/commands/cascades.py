@@ -81,7 +81,7 @@ def show(store_url: str | None, kind: str, uuid: str) -> None:
 def requeue(store_url: str | None, kind: str, uuid: str) -> None:
     """Begin one anew, whatever its state."""
     from tasks.app import make_app
-    from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE
+    from tasks.queues import CASCADE_TASK
 
     settings = settings_for(store_url)
     with open_existing(settings) as store:
@@ -94,7 +94,7 @@ def requeue(store_url: str | None, kind: str, uuid: str) -> None:
         raise click.ClickException(msg)
     try:
         with make_app(settings) as app:
-            app.send_task(CASCADE_TASK, (kind, uuid), queue=CLEANUP_QUEUE, retry=False)
+            app.send_task(CASCADE_TASK, (kind, uuid), retry=False)
     except (OperationalError, RedisError) as error:
         click.echo(f"pending; Redis does not answer ({error}), beat sends its task (jobs run stalled-cleanups)")
         return

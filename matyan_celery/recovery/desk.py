@@ -15,11 +15,11 @@ from storage.choices import CleanupChoice, read_cleanups, read_letters
 from storage.cleanups import CleanupState
 from storage.stalls import Stalls
 from tasks.app import make_app
-from tasks.queues import JOBS_QUEUE, REQUEUE_MANY_TASK
+from tasks.queues import REQUEUE_MANY_TASK
 from tasks.requeue import Requeued, Requeuer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from celery import Celery
 
@@ -38,6 +38,7 @@ MOST: Final = 10_000  # cleanups of a state that are counted; more are "10,000+"
 _COUNTED: Final = (CleanupState.FAILED, CleanupState.HELD, CleanupState.PENDING, CleanupState.RUNNING)
 _TOLD: Final = 200  # messages kept for the page after a form
 _THREADS: Final = 4
+_REDIS_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Desk:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="recovery")
         self._lock = threading.Lock()
         self._opened: tuple[Store, Celery] | None = None
+        self._celery: Celery | None = None
         self._told: OrderedDict[str, list[str]] = OrderedDict()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -82,17 +84,24 @@ class Desk:
     def _open(self) -> tuple[Store, Celery]:
         with self._lock:
             if self._opened is None:
-                self._opened = (open_existing(self.settings), make_app(self.settings))
+                self._opened = (open_existing(self.settings), self._app())
             return self._opened
+
+    def _app(self) -> Celery:
+        if self._celery is None:
+            self._celery = make_app(self.settings)
+        return self._celery
 
     def close(self) -> None:
         """End the threads, and close the store. Closing twice is fine."""
         self._executor.shutdown(wait=True)
         with self._lock:
             opened, self._opened = self._opened, None
+            app, self._celery = self._celery, None
         if opened is not None:
             opened[0].close()
-            opened[1].close()
+        if app is not None:
+            app.close()
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -116,6 +125,19 @@ class Desk:
             return View(cleanups, letters, lanes, list(found.items), found.position, found.looked_at)
         page = read_letters(store, choice, position, limit=ROWS)
         return View(cleanups, letters, lanes, list(page.items), page.position, page.looked_at)
+
+    def count_waiting(self, names: Sequence[str]) -> dict[str, int]:
+        """How many tasks wait in queues, by name.
+
+        Raises:
+            OperationalError, RedisError: Redis did not answer.
+        """
+        with self._lock:
+            app = self._app()
+        with app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, timeout=_REDIS_SECONDS)
+            client: Any = connection.default_channel.client
+            return {name: int(client.llen(name)) for name in names}
 
     def cleanup(self, run: str) -> Cleanup | None:
         """One cleanup; None where there is none. Raises `StorageError`."""
@@ -167,7 +189,7 @@ class Desk:
         choice = query.choice()
         what = "cleanups" if isinstance(choice, CleanupChoice) else "dead_letters"
         fields = {name: str(value) for name, value in asdict(choice).items() if value}
-        app.send_task(REQUEUE_MANY_TASK, (what, fields), queue=JOBS_QUEUE, retry=False)
+        app.send_task(REQUEUE_MANY_TASK, (what, fields), retry=False)
         left = " Those that a person holds are left, for their own pages." if query.show == "held" else ""
         return f"A worker requeues them all, one after the other; the counts below follow.{left}"
 

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import flower.urls
 import tornado.template
+from flower.api.tasks import GetQueueLengths
+from flower.views.broker import BrokerView
 from tornado.web import StaticFileHandler, url
 
+from matyan_celery.recovery.broker import OurBrokerView, OurQueueLengths
 from matyan_celery.recovery.desk import Desk
 from matyan_celery.recovery.handlers import CleanupHandler, LetterHandler, RecoveryHandler, RequeueHandler
 from tasks.settings import WrongSettingError, load_settings
@@ -66,5 +69,18 @@ def install(settings: Settings | None = None) -> Desk:
         url(r"/recovery/letter", LetterHandler, given, name="recovery_letter"),
         url(r"/recovery/static/(.*)", StaticFileHandler, {"path": str(_HERE / "static")}, name="recovery_static"),
     ]
+    _replace(BrokerView, url(r"/broker", OurBrokerView, given, name="broker"))
+    _replace(GetQueueLengths, url(r"/api/queues/length", OurQueueLengths, given))
     flower.urls.settings["template_loader"] = _Loader(flower.urls.settings["template_path"])
     return desk
+
+
+def _replace(handler: type[Any], ours: Any) -> None:
+    """Put a handler of ours where Flower's stands: two of one name are not allowed."""
+    handlers: list[Any] = flower.urls.handlers
+    for place, entry in enumerate(handlers):
+        if (entry[1] if isinstance(entry, tuple) else entry.handler_class) is handler:
+            handlers[place] = ours
+            return
+    msg = f"Flower has no {handler.__name__} any more: its queues are looked at by its own client"
+    raise LookupError(msg)

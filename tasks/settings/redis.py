@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import Field
+
 from tasks.settings.kinds import RedisURL, Secret, Section
 from tasks.settings.redis_url import Kind, RedisAddress, read_redis_url
 
@@ -23,6 +25,13 @@ class RedisSettings(Section):
     """The sentinels' own password. Empty: they ask for none."""
     redis_sentinel_tls: bool = True
     """Whether the sentinels are spoken to by TLS where the servers are, by the same parameters of REDIS_URL."""
+
+    redis_key_prefix: Annotated[str, Field(pattern="^[A-Za-z0-9._:/-]*$", max_length=100)] = ""
+    """Stands before each key and channel of ours, ``matyan-a:`` for example, so that several installations can share a
+    database. All programs of an installation must have the same; a change needs a drain, as that of INGEST_QUEUES."""
+    queue_prefix: Annotated[str, Field(pattern="^[A-Za-z0-9._:-]*$", max_length=100)] = ""
+    """Stands before the names of our queues, ``a.`` for example, and so in Flower, ``status`` and ``--queues``; before
+    what Celery names beside them too. With it several installations can share a database whose keys must not change."""
 
     def redis_address(self) -> RedisAddress:
         """What REDIS_URL says."""

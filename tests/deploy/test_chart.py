@@ -214,7 +214,7 @@ class TestPromises:
 
     def test_every_secret_key_that_is_asked_for_is_there(self, objects: dict[tuple[str, str], Object]) -> None:
         made = {name: one["stringData"] for (kind, name), one in objects.items() if kind == "Secret"}
-        existing = {"redis", "kafka", "s3", "blob-uri", "flower"}
+        existing = {"redis", "sentinels", "kafka", "s3", "blob-uri", "flower"}
         asked = 0
         for pod in list_pods(objects).values():
             for variable in pod["containers"][0]["env"]:
@@ -228,8 +228,11 @@ class TestPromises:
         settings = list_settings(objects)
         unknown = {name for name in settings if name.lower() not in Settings.model_fields}
         assert unknown == set()
-        # Not in production: that asks for the Secrets' values too.
-        load_settings(None, **{name.lower(): value for name, value in settings.items() if name != "MATYAN_ENVIRONMENT"})
+        given = {name.lower(): value for name, value in settings.items()}
+        given.pop("matyan_environment", None)  # production asks for the Secrets' values too
+        if "redis_sentinel_master" in given:
+            given["redis_url"] = "sentinel://a,b,c/0"
+        load_settings(None, **given)
 
 
 class TestRefusals:
@@ -238,6 +241,8 @@ class TestRefusals:
         [
             (("kafkaClient.bootstrapServers=",), "kafkaClient.bootstrapServers is required"),
             (("redis.url=",), "redis.url or redis.existingSecret is required"),
+            (("redis.url=sentinel://a/0",), "redis.sentinel.master is required"),
+            (("settings.QUEUE_PREFIX=a.",), "set redis.queuePrefix instead"),
             (("fdb-cluster.clusterFileContent=",), "one of clusterFileContent"),
             (("flower.enabled=true",), "flower.basicAuth or flower.existingSecret is required"),
             (("keda.enabled=true", "hpa.enabled=true"), "choose one"),
@@ -283,6 +288,8 @@ class TestRefusals:
             "logLevel=loud",
             "blobBackendType=ftp",
             "redis.url=http://redis",
+            "redis.queuePrefix=a/",
+            "redis.keyPrefix=a*",
             "settings.lower_case=1",
             "metrics.port=70000",
             "image.pullPolicy=Sometimes",

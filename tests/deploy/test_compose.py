@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
+from redis.exceptions import RedisError
 
+from demo.servers.process import Process, free_port, wait_until
+from demo.servers.redis_group import RedisNode, missing_for_redis_group
 from tasks.celeryconfig import cleanup_limit
 from tasks.settings import Settings
 from tests.deploy.dockerfile import read_stages
@@ -20,6 +24,7 @@ Services = dict[str, dict[str, Any]]
 OURS = ("bridge", "worker", "cleaner", "jobs", "beat", "flower", "wait", "s3-init")
 # Names of Matyan's own compose file, dev/docker-compose.yml; its two workers are what ours stand for.
 STOCK = {"fdb-coordinator", "fdb-init", "kafka", "kafka-init", "rustfs-init", "rustfs", "backend", "frontier", "ui"}
+SENTINEL = {"redis-replica", "sentinel-1", "sentinel-2", "sentinel-3"}
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +63,46 @@ def test_the_reader_refuses_what_is_wrong(wrong: str, what: str, tmp_path: Path)
 
 def test_services_have_the_stock_names(services: Services) -> None:
     assert set(services) >= STOCK
-    assert set(services) - STOCK == {*OURS, "redis", "prometheus", "grafana"}
+    assert set(services) - STOCK == {*OURS, *SENTINEL, "redis", "prometheus", "grafana"}
     assert not {"ingestion-worker", "control-worker"} & set(services)
 
 
 def test_profiles(services: Services) -> None:
     profiles = {name: service.get("profiles", []) for name, service in services.items()}
     assert {name for name, names in profiles.items() if names == ["observability"]} == {"prometheus", "grafana"}
+    assert {name for name, names in profiles.items() if names == ["sentinel"]} == SENTINEL
     assert {name for name, names in profiles.items() if names == ["matyan"]} == {"backend", "frontier", "ui"}
     for name, service in services.items():
         for needed in service.get("depends_on") or {}:
             assert set(profiles[needed]) <= set(profiles[name]), f"{name} needs {needed}, which may not be there"
+
+
+@pytest.mark.skipif(missing_for_redis_group() is not None, reason=str(missing_for_redis_group()))
+def test_the_sentinels_watch_the_redis(services: Services, tmp_path: Path) -> None:
+    """Their script, run here: names, port and folder are what differs."""
+    script = str(services["sentinel-1"]["command"][2]).replace("$$", "$")
+    assert services["sentinel-1"]["command"] == services["sentinel-2"]["command"] == services["sentinel-3"]["command"]
+    port = free_port()
+    with RedisNode(tmp_path, "redis", {}) as node:
+        here = script.replace("monitor matyan redis 6379", f"monitor matyan 127.0.0.1 {node.port}")
+        here = here.replace("/tmp/sentinel.conf", str(tmp_path / "sentinel.conf")).strip() + f" --port {port}"
+        assert here.count(str(tmp_path)) == 2
+        with (
+            Process("sentinel", ["sh", "-c", here], tmp_path / "sentinel.log", folder=tmp_path),
+            Redis(port=port) as client,
+        ):
+            wait_until(lambda: bool(ask_for_master(client)), "the sentinel knows its master", seconds=60)
+            state = ask_for_master(client)
+            assert (state["port"], state["quorum"], state["down-after-milliseconds"]) == (node.port, 2, 5_000)
+
+
+def ask_for_master(client: Redis) -> dict[str, Any]:
+    """What a sentinel knows of its master; empty while it does not answer."""
+    try:
+        answer: Any = client.sentinel_masters()
+    except RedisError:
+        return {}
+    return dict(answer.get("matyan", {}))
 
 
 def test_each_image_has_a_version(services: Services) -> None:

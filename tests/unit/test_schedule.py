@@ -10,7 +10,7 @@ from celery import Celery
 from celery.beat import PersistentScheduler
 
 from tasks.app import make_app
-from tasks.celeryconfig import configure
+from tasks.celeryconfig import configure, find_queues
 from tasks.cron import Cron, parse_cron
 from tasks.job_list import JOBS
 from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE, CLEANUP_TASK, JOBS_QUEUE, OUTBOX_TASK, REQUEUE_TASKS
@@ -103,7 +103,7 @@ def test_beat_is_told_task_queue_and_expiry() -> None:
     schedule = make_schedule(load_settings(None))
     sweep, outbox = schedule["orphan-blobs"], schedule["outbox"]
     assert sweep["task"] == "matyan.jobs.orphan_blobs"
-    assert (sweep["options"], sweep["kwargs"]) == ({"queue": "jobs", "expires": HOUR}, {"gap": DAY})
+    assert (sweep["options"], sweep["kwargs"]) == ({"expires": HOUR}, {"gap": DAY})
     assert (outbox["options"]["expires"], outbox["kwargs"]) == (54.0, {"gap": 60.0})
 
 
@@ -127,12 +127,15 @@ def test_celery_runs_it_when_the_line_says(line: str, now: str, following: str) 
     assert moment + left == datetime.fromisoformat(following).replace(tzinfo=UTC)
 
 
-def test_what_is_sent_by_name_alone_is_read_by_somebody() -> None:
-    settings = load_settings(None)
+@pytest.mark.parametrize("prefix", ["", "a."])
+def test_what_is_sent_by_name_alone_is_read_by_somebody(prefix: str) -> None:
+    settings = load_settings(None, queue_prefix=prefix)
     with make_app(settings) as app:
         names = [*(job.task for job in JOBS.values()), OUTBOX_TASK, *REQUEUE_TASKS, "celery.backend_cleanup"]
         routes = {name: app.amqp.router.route({}, name)["queue"].name for name in (*names, CLEANUP_TASK, CASCADE_TASK)}
-    assert routes == dict.fromkeys(names, JOBS_QUEUE) | dict.fromkeys((CLEANUP_TASK, CASCADE_TASK), CLEANUP_QUEUE)
+    cleanups = dict.fromkeys((CLEANUP_TASK, CASCADE_TASK), prefix + CLEANUP_QUEUE)
+    assert routes == dict.fromkeys(names, prefix + JOBS_QUEUE) | cleanups
+    assert set(routes.values()) <= set(find_queues(settings))
 
 
 def test_beat_adds_nothing_to_our_schedule(tmp_path: Path) -> None:
