@@ -36,6 +36,10 @@ class OffsetLookup(Protocol):
         """Commit and bounds of one partition."""
         ...
 
+    def reach(self, topic: str, partition: int) -> None:
+        """See whether `offsets` would be answered."""
+        ...
+
     def topic_id(self, topic: str) -> str:
         """The topic's id."""
         ...
@@ -104,6 +108,7 @@ class Keeper:
             Refused: a person has to decide.
             StorageUnavailable, KafkaAway: no answer; try again.
         """
+        self._lookup.reach(source.topic, source.partition)  # where Kafka does not answer, fence nobody
         owner = raise_epoch(self._engine, self._ledger, source, group=self._route.group, lanes=self._route.lanes)
         offsets = self._lookup.offsets(source.topic, source.partition)  # after the fence: no older commit is to come
         if self._lookup.topic_id(source.topic) != source.topic_id:

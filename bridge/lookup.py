@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -14,6 +14,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # its stub forgets it
 
+from bridge.fresh import KafkaAway, ask_freshly
+from bridge.membership import CLIENT_ID
 from bridge.takeover import Stamp, unpack_stamp
 
 if TYPE_CHECKING:
@@ -22,17 +24,17 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-CLIENT_ID: Final = "matyan-bridge"
 _TIMEOUT: Final = 5.0
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _ALL: Final = IsolationLevel.READ_UNCOMMITTED
 _READABLE: Final = IsolationLevel.READ_COMMITTED
+# Of a question about the group, which goes to its coordinator. Where that has died, a client that gives the question up
+# while it looks for the next one can end the process (librdkafka 2.16), so it may go on after we have.
+_COORDINATOR_TIMEOUT: Final = 120.0
+_NO_TOPIC: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART})
+_NO_GROUP: Final = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.GROUP_ID_NOT_FOUND})
 _MOCK: Final = "mockCluster"  # how librdkafka's mock cluster begins its id; it knows no topic ids
-
-
-class KafkaAway(Exception):
-    """Kafka did not answer in time; try again later."""
 
 
 class NoSuchTopic(Exception):
@@ -75,7 +77,10 @@ class Lookup:
     def __init__(self, config: dict[str, Any], group: str) -> None:
         quiet = {**config, "client.id": f"{CLIENT_ID}-lookup", "log_level": 2}
         self._group = group
+        self._config = quiet
         self._admin = AdminClient(quiet)
+        reading = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        self._consumer = Consumer({**quiet, **reading})
         self._mock: str | None = None
         self._closed = False
 
@@ -85,10 +90,11 @@ class Lookup:
         Raises:
             KafkaAway: no answer.
         """
-        try:
+
+        def look() -> str:
             return str(self._admin.list_topics(timeout=_TIMEOUT).cluster_id)
-        except KafkaException as error:
-            raise KafkaAway(str(error)) from error
+
+        return ask_freshly((self._admin,), look, seconds=_TIMEOUT)
 
     def topic_id(self, topic: str) -> str:
         """The topic's id: another one for each life of a topic of this name.
@@ -102,38 +108,55 @@ class Lookup:
             self._mock = cluster if cluster.startswith(_MOCK) else ""
         if self._mock:
             return f"{self._mock}:{topic}"
-        try:
+
+        def look() -> str:
             described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_TIMEOUT)
             return str(described[topic].result().topic_id)
+
+        try:
+            return ask_freshly((self._admin,), look, seconds=_TIMEOUT, final=_NO_TOPIC)
         except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise NoSuchTopic(topic) from error
-            raise KafkaAway(str(error)) from error
+            raise NoSuchTopic(topic) from error
 
     def offsets(self, topic: str, partition: int) -> Offsets:
         """Commit and bounds of one partition.
 
-        A consumer would wait for its own commit where a transaction holds another one back, and knows the end of the
-        log only up to the first open transaction.
+        The consumer asked reads uncommitted: any other would wait for its own commit where a transaction holds another
+        one back. It and not the other client is asked for the commit, since it outlives the death of the coordinator.
 
         Raises:
             KafkaAway: no answer.
         """
-        asked = [ConsumerGroupTopicPartitions(self._group, [TopicPartition(topic, partition)])]
-        try:
-            commits = self._admin.list_consumer_group_offsets(asked, require_stable=False, request_timeout=_TIMEOUT)
-            start = self._ask_bounds(topic, [partition], _EARLIEST, _ALL)
-            end = self._ask_bounds(topic, [partition], _LATEST, _ALL)
+        asked = TopicPartition(topic, partition)
+
+        def look() -> Offsets:
             readable = self._ask_bounds(topic, [partition], _LATEST, _READABLE)
-            found = commits[self._group].result().topic_partitions[0]
+            found = self._consumer.committed([asked], timeout=_TIMEOUT)[0]
             if found.error is not None:
                 raise KafkaAway(str(found.error))
-            bounds = [int(answers[partition].result().offset) for answers in (start, end, readable)]
-        except KafkaException as error:
-            raise KafkaAway(str(error)) from error
-        if found.offset < 0:
-            return Offsets(None, None, *bounds)
-        return Offsets(found.offset, unpack_stamp(found.metadata), *bounds)
+            bounds: Any = self._consumer.get_watermark_offsets(asked, timeout=_TIMEOUT)  # None: timed out
+            if bounds is None:
+                msg = f"no bounds of {topic}[{partition}] within {_TIMEOUT:g} s"
+                raise KafkaAway(msg)
+            start, end = bounds
+            known = found.offset >= 0
+            return Offsets(
+                committed=found.offset if known else None,
+                stamp=unpack_stamp(found.metadata) if known else None,
+                log_start=start,
+                log_end=end,
+                readable=int(readable[partition].result().offset),
+            )
+
+        return ask_freshly((self._consumer, self._admin), look, seconds=_TIMEOUT)
+
+    def reach(self, topic: str, partition: int) -> None:
+        """See whether a partition's coordinator and leader answer.
+
+        Raises:
+            KafkaAway: one of them does not.
+        """
+        self.offsets(topic, partition)
 
     def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, Bounds]:
         """Where each partition's log begins, and where reading it ends now.
@@ -142,15 +165,16 @@ class Lookup:
             KafkaAway: no answer.
         """
         wanted = list(partitions)
-        try:
+
+        def look() -> dict[int, Bounds]:
             starts = self._ask_bounds(topic, wanted, _EARLIEST, _ALL)
             ends = self._ask_bounds(topic, wanted, _LATEST, _READABLE)
             return {
                 number: Bounds(int(starts[number].result().offset), int(answer.result().offset))
                 for number, answer in ends.items()
             }
-        except KafkaException as error:
-            raise KafkaAway(str(error)) from error
+
+        return ask_freshly((self._admin,), look, seconds=_TIMEOUT)
 
     def _ask_bounds(
         self, topic: str, partitions: Iterable[int], which: OffsetSpec, isolation: IsolationLevel
@@ -166,19 +190,23 @@ class Lookup:
         Raises:
             KafkaAway: no answer.
         """
+        # A client of its own for each question: one that knows a dead coordinator waits for it as long as it is dead.
+        admin = AdminClient(self._config)
+
+        def look() -> list[str]:
+            described = admin.describe_consumer_groups([self._group], request_timeout=_COORDINATOR_TIMEOUT)
+            return [str(member.client_id) for member in described[self._group].result(timeout=_TIMEOUT).members]
+
         try:
-            described = self._admin.describe_consumer_groups([self._group], request_timeout=_TIMEOUT)
-            return [str(member.client_id) for member in described[self._group].result().members]
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code in {KafkaError._UNSUPPORTED_FEATURE, KafkaError.GROUP_ID_NOT_FOUND}:
-                return []
-            raise KafkaAway(str(error)) from error
+            return ask_freshly((admin,), look, seconds=_TIMEOUT, final=_NO_GROUP)
+        except KafkaException:
+            return []
 
     def close(self) -> None:
         """Close the connections. Closing twice is fine."""
         if not self._closed:
             self._closed = True
+            self._consumer.close()
             self._admin.__exit__(None, None, None)
 
     def __enter__(self) -> Self:

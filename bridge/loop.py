@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from bridge.committer import Committer
+from bridge.group_watch import GroupWatch
 from bridge.holdings import Holdings
+from bridge.membership import Membership
 from bridge.notices import Notices
 from bridge.ownership import Ownership
 from bridge.reader import Reader, make_consumer
@@ -34,6 +36,7 @@ from bridge.store_desk import StoreDesk
 from bridge.store_watch import StoreWatch
 from bridge.topic_watch import TopicWatch
 from bridge.verifier import Verifier
+from storage.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,15 +104,19 @@ class Loop:
         self._stop_by: float | None = None  # when waiting for what is in flight ends; None: we are not stopping
         self._assigned_once = False
         self._notices = Notices(log)
-        self._consumer = make_consumer(config, route, self._on_kafka_error, self._on_commit)
+        self._membership = Membership(config, route.group)
+        self._consumer = make_consumer(config, route, self._membership, self._on_kafka_error, self._on_commit)
         self._holdings = holdings = Holdings(self._consumer, route.topic)
         self._store_desk = desk = StoreDesk(report, self._notices, route.topic)
         self._topic_watch = TopicWatch(
             lookup, desk, self._notices, topic=route.topic, topic_id=topic_id, every=pace.check
         )
+        self._group_watch = GroupWatch(lookup, self._membership, every=pace.check)
         self._store_watch = StoreWatch(keeper, desk, holdings, pace.poll)
         self._ownership = Ownership(route, keeper, desk, holdings, report, cluster=cluster, topic_id=topic_id)
-        self._reader = Reader(self._consumer, route, holdings, self._topic_watch, self._notices, report)
+        self._reader = Reader(
+            self._consumer, route, self._membership, holdings, self._topic_watch, self._notices, report
+        )
         self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
         self._sender = Sender(publisher, route, self._notices, holdings.state_of, report.resent)
         self._stall_notes = StallNotes(keeper, desk, desk.failed)
@@ -135,6 +142,7 @@ class Loop:
 
         Raises:
             Fatal: a person has to decide.
+            InstanceTaken: another process is in the group as ours would be; make a new loop later.
             TopicChanged: the topic was made anew; make a new loop.
         """
         self._draining = drain
@@ -142,7 +150,7 @@ class Loop:
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
         try:
-            while not should_stop():
+            while not should_stop() and self._group_watch.found is None:
                 self._turn()
                 if drain and self._is_drained():
                     break
@@ -155,6 +163,8 @@ class Loop:
             self._leave(fence=False)
             raise
         self._leave(fence=True)
+        if self._group_watch.found is not None:
+            raise Refused(self._group_watch.found)
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -188,6 +198,7 @@ class Loop:
         self._store_watch.look(now)
         self._committer.look(now)
         self._topic_watch.look(now)
+        self._group_watch.look(now)
 
     def _answer(self) -> None:
         """What follows from the answers that are there."""
@@ -303,7 +314,8 @@ class Loop:
                 lambda _: left.append(True),
                 lambda error: log.warning("raising the epochs failed", error=str(error)),
             )
-        self._consumer.close()
+        self._membership.leave(self._consumer)
+        self._group_watch.close()
         self._sender.close()
         self._verifier.close()
         self._store_desk.close(deadline=deadline if fence else None)

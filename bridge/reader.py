@@ -8,13 +8,14 @@ import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Message, TopicPartition
 
 from bridge.headers import read_headers
-from bridge.lookup import CLIENT_ID
+from bridge.membership import CLIENT_ID
 from storage.batch import NO_TIME, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridge.holdings import Holding, Holdings
+    from bridge.membership import Membership
     from bridge.notices import Notices
     from bridge.partition import Partition
     from bridge.report import Report
@@ -39,6 +40,7 @@ _TOPIC_ERRORS: Final = {
 def make_consumer(
     config: dict[str, Any],
     route: Route,
+    membership: Membership,
     on_error: Callable[[KafkaError], None],
     on_commit: Callable[[KafkaError | None, list[TopicPartition]], None],
 ) -> Consumer:
@@ -47,21 +49,20 @@ def make_consumer(
     Args:
         config: servers and security, as librdkafka names them.
         route: which group, and how much may be held.
+        membership: by which protocol.
         on_error: told what is wrong with Kafka as a whole.
         on_commit: told Kafka's answers to commits.
     """
     return Consumer(
         {
-            # As the stock workers' client has it, not librdkafka's 45 s: after so long another bridge reads on where a
-            # killed one was. KAFKA_CONFIG may set another; epochs, not sessions, keep two bridges apart.
-            "session.timeout.ms": 10_000,
+            **membership.defaults,
             **config,
+            **membership.fixed,
             "client.id": CLIENT_ID,
             "group.id": route.group,
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
             "allow.auto.create.topics": False,
-            "partition.assignment.strategy": "cooperative-sticky",
             "topic.metadata.refresh.interval.ms": 10_000,
             "fetch.wait.max.ms": 100,
             # What is fetched and not handed over is dropped by a pause: no more of it than may be held.
@@ -79,6 +80,7 @@ class Reader:
     Args:
         consumer: the consumer.
         route: whose run a record is.
+        membership: judges what the group's coordinator refuses.
         holdings: the partitions.
         topic_watch: told to look where an error speaks for another topic.
         notices: where to say what is waited for.
@@ -89,6 +91,7 @@ class Reader:
         self,
         consumer: Consumer,
         route: Route,
+        membership: Membership,
         holdings: Holdings,
         topic_watch: TopicWatch,
         notices: Notices,
@@ -96,6 +99,7 @@ class Reader:
     ) -> None:
         self._consumer = consumer
         self._route = route
+        self._membership = membership
         self._holdings = holdings
         self._topic_watch = topic_watch
         self._notices = notices
@@ -144,6 +148,7 @@ class Reader:
             states[place.partition].reach(place.offset)  # negative before the first
 
     def _on_message_error(self, message: Message, error: KafkaError, now: float) -> None:
+        self._membership.check(error)
         code = error.code()
         if code in _OFFSET_ERRORS:
             number = message.partition()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bridge.desk import Desk
-from bridge.lookup import KafkaAway
+from bridge.fresh import KafkaAway
 from tasks.metrics import (
     CONTROL_CONSUMED,
     IN_FLIGHT,

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
+from bridge.fresh import KafkaAway
 from bridge.keeper import Keeper
-from bridge.lookup import CLIENT_ID, KafkaAway, Lookup, NoSuchTopic
+from bridge.lookup import Lookup, NoSuchTopic
 from bridge.loop import Loop, Pace
+from bridge.membership import CLIENT_ID, InstanceTaken, Membership
 from bridge.notices import Notices
 from bridge.publisher import Publisher
 from bridge.verifier import TopicChanged
@@ -120,6 +122,7 @@ class Service:
         )
         publisher = Publisher(make_app(settings), route)
         with Lookup(settings.kafka_client(), route.group) as lookup, self._make_report(route, lookup) as report:
+            taken = Notices(log)
             self._waiting = Waiting(self._stop, Notices(log), report.alive)
             keeper = Keeper(self._store, lookup, route, adopt=self._adopt)
             while not self._stop.is_set():
@@ -146,6 +149,11 @@ class Service:
                 except TopicChanged as change:
                     log.warning("the topic was made anew", topic=route.topic, was=topic_id, now=str(change))
                     continue
+                except InstanceTaken as error:
+                    report.left("is not in the group: its group.instance.id is taken")
+                    taken.say("group", "waiting for the group", error=str(error))
+                    self._stop.wait(_PAUSE)
+                    continue
                 if self._drain and not self._stop.is_set():
                     log.info("drained: the stock workers can go on from the group's commit", group=route.group)
                     return True
@@ -167,10 +175,8 @@ class Service:
 
     def _find_no_foreigner(self, lookup: Lookup) -> bool:
         """Whether no consumer that we do not fence is in the group: stock workers, or when draining, anybody."""
-        members = lookup.members()
-        foreign = [name for name in members if self._drain or not name.startswith(CLIENT_ID)]
-        if foreign:
-            names = ", ".join(sorted(set(foreign)))
-            msg = f"the group {self.route.group!r} has other members: {names}; stop them first"
-            raise StillThere(msg)
+        membership = Membership(self._settings.kafka_client(), self.route.group)
+        foreign = membership.find_foreign(lookup.members(), ours="" if self._drain else CLIENT_ID)
+        if foreign is not None:
+            raise StillThere(foreign)
         return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bridge.desk import Desk
-from bridge.lookup import KafkaAway, NoSuchTopic
+from bridge.fresh import KafkaAway
+from bridge.lookup import NoSuchTopic
 from storage.errors import StorageUnavailable
 
 if TYPE_CHECKING:

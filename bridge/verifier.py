@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from bridge.desk import Desk
-from bridge.lookup import KafkaAway, Lookup, NoSuchTopic
+from bridge.fresh import KafkaAway
+from bridge.lookup import Lookup, NoSuchTopic
 
 if TYPE_CHECKING:
     from collections.abc import Callable

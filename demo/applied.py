@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bridge.lookup import KafkaAway, Lookup
+from bridge.fresh import KafkaAway
+from bridge.lookup import Lookup
 from demo.servers.process import wait_until
 
 if TYPE_CHECKING:

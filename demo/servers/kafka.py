@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from demo.servers.kafka_jars import fetch_kafka, missing_for_kafka
 from demo.servers.process import DidNotStart, Process, free_port, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 MOCK_PARTITIONS: Final = 4  # of every topic of the mock cluster
@@ -78,10 +81,7 @@ class KafkaServer(Process):
         self._classpath = f"{fetch_kafka()}/*"
         self._properties = folder / "server.properties"
         self._data = folder / "kafka-data"
-        command = ["java", "-Xmx512m", f"-Dorg.slf4j.simpleLogger.defaultLogLevel={_LOG_LEVEL}"]
-        command += ["-Dorg.slf4j.simpleLogger.showDateTime=true"]
-        command += ["-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX"]
-        command += ["-cp", self._classpath, "kafka.Kafka", str(self._properties)]
+        command = broker_command(self._classpath, self._properties, heap="512m")
         super().__init__("kafka", command, folder / "kafka.log", ready_seconds=90)
 
     @property
@@ -105,7 +105,7 @@ class KafkaServer(Process):
         self._data.parent.mkdir(parents=True, exist_ok=True)
         self._properties.write_text(self._describe())
         if self._cluster_id() is None:
-            self._format()
+            format_folders(self._classpath, [self._properties])
         super().launch()
 
     def is_ready(self) -> bool:
@@ -142,6 +142,16 @@ class KafkaServer(Process):
         admin.delete_topics([name])[name].result(timeout=_SECONDS)
         wait_until(lambda: not self.has_topic(name), f"topic {name} is gone", seconds=_SECONDS)
 
+    def add_partitions(self, name: str, partitions: int) -> None:
+        """Give a topic more partitions, so many in all, and wait until clients see them.
+
+        Raises:
+            KafkaException: refused, or the broker did not answer within 30 seconds.
+        """
+        admin = self._admin()
+        admin.create_partitions([NewPartitions(name, partitions)])[name].result(timeout=_SECONDS)
+        wait_until(lambda: _count_partitions(admin, name) == partitions, f"{name} has more", seconds=_SECONDS)
+
     def has_topic(self, name: str) -> bool:
         """Whether there is such a topic.
 
@@ -162,20 +172,6 @@ class KafkaServer(Process):
             return None
         return next((line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id=")), None)
 
-    def _format(self) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = ["java", "-cp", self._classpath, "kafka.tools.StorageTool", "format"]
-        # "=": an id may begin with a dash.
-        command += [f"--cluster-id={cluster_id}", "--config", str(self._properties)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            msg = f"Kafka's data folder could not be made: {error}"
-            raise DidNotStart(msg) from error
-        if done.returncode != 0:
-            msg = f"Kafka's data folder could not be made:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            raise DidNotStart(msg)
-
     def _describe(self) -> str:
         lines = [
             "process.roles=broker,controller",
@@ -195,6 +191,51 @@ class KafkaServer(Process):
             "message.max.bytes=20000000",  # the tests send records of 9 MB
         ]
         return "\n".join(lines) + "\n"
+
+
+def broker_command(classpath: str, properties: Path, *, heap: str, options: Sequence[str] = ()) -> list[str]:
+    """The command of one broker.
+
+    Args:
+        classpath: of its jars.
+        properties: its configuration.
+        heap: the most memory that it may take, as Java writes it.
+        options: more for Java.
+    """
+    command = ["java", f"-Xmx{heap}", *options, f"-Dorg.slf4j.simpleLogger.defaultLogLevel={_LOG_LEVEL}"]
+    command += ["-Dorg.slf4j.simpleLogger.showDateTime=true"]
+    command += ["-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX"]
+    return [*command, "-cp", classpath, "kafka.Kafka", str(properties)]
+
+
+def format_folders(classpath: str, properties: Sequence[Path]) -> None:
+    """Make the data folders of one new cluster's brokers, side by side.
+
+    Args:
+        classpath: of the brokers' jars.
+        properties: each broker's configuration, which names its folder.
+
+    Raises:
+        DidNotStart: a folder cannot be made.
+    """
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    with ThreadPoolExecutor(len(properties)) as pool:
+        for _ in pool.map(partial(_format_folder, classpath, cluster_id), properties):
+            pass
+
+
+def _format_folder(classpath: str, cluster_id: str, properties: Path) -> None:
+    command = ["java", "-cp", classpath, "kafka.tools.StorageTool", "format"]
+    # "=": an id may begin with a dash.
+    command += [f"--cluster-id={cluster_id}", "--config", str(properties)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        msg = f"Kafka's data folder could not be made: {error}"
+        raise DidNotStart(msg) from error
+    if done.returncode != 0:
+        msg = f"Kafka's data folder could not be made:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        raise DidNotStart(msg)
 
 
 def _count_partitions(admin: AdminClient, name: str) -> int:

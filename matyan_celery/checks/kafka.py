@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from bridge.lookup import CLIENT_ID, KafkaAway, Lookup
+from bridge.fresh import KafkaAway
+from bridge.lookup import Lookup
+from bridge.membership import CLIENT_ID
 from matyan_celery.checks.finding import SECONDS, Finding
 
 if TYPE_CHECKING:

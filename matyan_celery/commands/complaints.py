@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from bridge.lookup import CLIENT_ID
+from bridge.membership import CLIENT_ID
 from bridge.takeover import Found, decide_start
 from matyan_celery.commands.condition import find_watched
 from storage.batch import Source

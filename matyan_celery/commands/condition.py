@@ -12,7 +12,8 @@ from confluent_kafka.admin import AdminClient
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from bridge.lookup import KafkaAway, Lookup, NoSuchTopic, Offsets
+from bridge.fresh import KafkaAway
+from bridge.lookup import Lookup, NoSuchTopic, Offsets
 from storage.cascades import CascadeState
 from storage.cleanup import CleanupState
 from storage.masking import mask_url

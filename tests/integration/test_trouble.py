@@ -255,6 +255,29 @@ def test_topic_made_anew_under_a_running_bridge(
     )
 
 
+def test_partitions_added_under_a_running_bridge(
+    kafka: KafkaServer, group: str, programs: Programs, settings: dict[str, str], make_topic: MakeTopic
+) -> None:
+    """What the bridge's clients know of the topic is older than its new partitions."""
+    topic = make_topic(partitions=2)
+    bridge = programs.bridge(KAFKA_DATA_INGESTION_TOPIC=topic, **QUICK)
+    worker = programs.worker(concurrency=1, KAFKA_DATA_INGESTION_TOPIC=topic, **QUICK)
+    bridge.start()
+    worker.start()
+    first = [item._replace(partition=number % 2) for number, item in enumerate(log_records(RUNS, range(20)))]
+    produce(kafka.bootstrap_servers, topic, first)
+    wait_applied(kafka.bootstrap_servers, group, topic, seconds=60)
+    kafka.add_partitions(topic, 5)
+    added = [item._replace(partition=2 + number % 3) for number, item in enumerate(log_records(RUNS, range(20, 40)))]
+    produce(kafka.bootstrap_servers, topic, added)
+    wait_applied(kafka.bootstrap_servers, group, topic, seconds=120)
+    assert read_numbers(settings["STORAGE_URL"]) == all_numbers(RUNS, 40)
+    with open_store(settings["STORAGE_URL"]) as store:
+        owners = store.engine.read(store.ledger.sources)
+    epochs = {source.partition: owner.epoch.number for source, owner in owners.items() if source.topic == topic}
+    assert epochs == dict.fromkeys(range(5), 1)
+
+
 def test_lanes_change_and_bridges_come_and_go(
     kafka: KafkaServer, topic: str, group: str, programs: Programs, settings: dict[str, str], tmp_path: Path
 ) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bridge.fresh import KafkaAway
 from bridge.lanes import find_run
-from bridge.lookup import KafkaAway, Offsets
+from bridge.lookup import Offsets
 from bridge.partition import Limits, Partition, Seen
 from bridge.route import Route
 from bridge.takeover import unpack_stamp
@@ -80,6 +81,9 @@ class SimLookup:
         if committed is None:
             return Offsets(None, None, log.start, log.end, log.end)
         return Offsets(committed.offset, unpack_stamp(committed.metadata), log.start, log.end, log.end)
+
+    def reach(self, topic: str, partition: int) -> None:
+        """Nothing: that Kafka goes away between this and the next question is what the simulation plays."""
 
     def _wait(self) -> None:
         self._world.interleave()
