@@ -1,4 +1,7 @@
-"""The whole product on real servers and all recorded streams, while workers are killed and Redis forgets everything."""
+"""The whole product on real servers and all recorded streams, while workers are killed and Redis forgets everything.
+
+On both stores: the embedded one, and a real FoundationDB that is killed too, in the middle of what it commits.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from random import Random
 import psutil
 import pytest
 
+from demo.servers.foundationdb import FoundationCluster
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import wait_until
 from demo.servers.product import WorkerProcess
@@ -21,7 +25,7 @@ from tests.integration.traffic import final_state, is_applied, load_streams, pro
 
 STREAMS = SHARED.parent / "streams" / "all-in-topic-order.jsonl.gz"
 SEED = 20261124
-KILLS, FLUSHES, BRIDGE_KILLS = 24, 4, 3
+KILLS, FLUSHES, BRIDGE_KILLS, STORE_KILLS = 24, 4, 3, 6
 
 needs_streams = pytest.mark.skipif(not STREAMS.is_file(), reason=f"no recorded streams at {STREAMS}")
 
@@ -29,6 +33,17 @@ needs_streams = pytest.mark.skipif(not STREAMS.is_file(), reason=f"no recorded s
 @pytest.fixture
 def topic(make_topic: MakeTopic) -> str:
     return make_topic(6)
+
+
+@pytest.fixture(params=["sqlite", "foundationdb"])
+def cluster(request: pytest.FixtureRequest) -> FoundationCluster | None:
+    """The store's server, where it has one."""
+    return request.getfixturevalue("foundationdb") if request.param == "foundationdb" else None
+
+
+@pytest.fixture
+def settings(settings: dict[str, str], cluster: FoundationCluster | None) -> dict[str, str]:
+    return settings if cluster is None else {**settings, "STORAGE_URL": cluster.url}
 
 
 def kill_some(random: Random, worker: WorkerProcess) -> str:
@@ -49,6 +64,7 @@ def kill_some(random: Random, worker: WorkerProcess) -> str:
 def test_all_streams_survive_kills_and_flushes(
     kafka: KafkaServer,
     redis: RedisServer,
+    cluster: FoundationCluster | None,
     topic: str,
     group: str,
     programs: Programs,
@@ -63,8 +79,12 @@ def test_all_streams_survive_kills_and_flushes(
     for process in (bridge, *workers):
         process.start()
 
-    slices = KILLS + FLUSHES + BRIDGE_KILLS
-    events = ["kill"] * KILLS + ["flush"] * FLUSHES + ["bridge"] * BRIDGE_KILLS
+    # Each server process of the cluster's costs a restart of some seconds; so fewer of the others die beside it.
+    if cluster is None:
+        events = ["kill"] * KILLS + ["flush"] * FLUSHES + ["bridge"] * BRIDGE_KILLS
+    else:
+        events = ["kill"] * (KILLS // 2) + ["flush"] * 2 + ["bridge"] * 2 + ["store"] * STORE_KILLS
+    slices = len(events)
     random.shuffle(events)
     killed = []
     by_partition = [[record for record in records if record.partition == number] for number in range(6)]
@@ -82,11 +102,14 @@ def test_all_streams_survive_kills_and_flushes(
             killed.append(kill_some(random, worker))
         elif event == "flush":
             redis.flush()
+        elif event == "store" and cluster is not None:
+            cluster.kill()
+            cluster.start()
         else:
             bridge.kill()
             bridge.start()
     wait_applied(kafka.bootstrap_servers, group, topic, seconds=300)
-    assert len(killed) == KILLS
+    assert len(killed) == events.count("kill")
     assert {"child", "worker"} == set(killed)
     assert bridge.stop() == 0
     for worker in workers:
