@@ -3,12 +3,13 @@
 #   docker run --rm --read-only --tmpfs /tmp matyan-celery matyan-celery bridge
 # Settings come from the environment (docs/reference/settings.md). Nothing is written outside /tmp.
 ARG PYTHON_VERSION=3.13
-# The client library must be of the cluster's release line; it is the version of the package in constraints.txt.
+# Of the cluster's release line (--build-arg FDB_VERSION=7.4.8 for example): the client library, and the Python package.
 ARG FDB_VERSION=7.3.79
 
 FROM foundationdb/foundationdb:${FDB_VERSION} AS fdb
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS build
+ARG FDB_VERSION
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/matyan-celery
@@ -19,7 +20,8 @@ COPY matyan_celery ./matyan_celery
 COPY storage ./storage
 COPY tasks ./tasks
 # Compiled here, since nothing can be written where it runs.
-RUN /opt/matyan-celery/bin/pip install --compile --constraint constraints.txt '.[azure,gcs,otel]'
+RUN sed -i "s/^foundationdb==.*/foundationdb==${FDB_VERSION}/" constraints.txt \
+    && /opt/matyan-celery/bin/pip install --compile --constraint constraints.txt '.[azure,gcs,otel]'
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS runtime
 ARG VERSION=0.1.0

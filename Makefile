@@ -17,8 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## the environment in .venv, with .venv/bin/matyan-celery
 
-demo: $(STAMP) ## train small models through it, kill a worker midway, check every value; EPOCHS=n KEEP=1 UI=1
-	@$(BIN)/python -m demo $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(KEEP),--keep) $(if $(UI),--ui)
+demo: $(STAMP) ## train small models through it, kill a worker midway, check every value; EPOCHS=n KEEP=1 UI=1 STORE=fdb
+	@$(BIN)/python -m demo $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(KEEP),--keep) $(if $(UI),--ui) $(if $(STORE),--store $(STORE))
 
 test: $(STAMP) ## all tests: unit, contract, conformance, simulation, integration on real servers
 	@echo "== having the servers and tools that the tests run: the first time some minutes, then from ~/.cache/matyan-celery"

@@ -17,7 +17,7 @@ from demo.frontier import Frontier
 from demo.matyan import Matyan, prepare_matyan
 from demo.report import report
 from demo.servers.process import DidNotStart
-from demo.stage import GROUP, TOPIC, Stage
+from demo.stage import GROUP, SQLITE, STORES, TOPIC, Stage
 from demo.tally import count_tasks
 from demo.terminal import console, say, show_progress, tell
 from demo.training import PLANS, train_all
@@ -37,13 +37,14 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=100, help="of each training; more epochs, more records")
     parser.add_argument("--keep", action="store_true", help="leave everything running afterwards, until Ctrl-C")
     parser.add_argument("--ui", action="store_true", help="the same, with the stock Matyan's user interface on top")
+    parser.add_argument("--store", choices=STORES, default=SQLITE, help="what it is kept in; fdb: a real FoundationDB")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     try:
         with ExitStack() as stack:
-            return _run(stack, options.epochs, keep=options.keep or options.ui, ui=options.ui)
+            return _run(stack, options.epochs, keep=options.keep or options.ui, ui=options.ui, store=options.store)
     except (DidNotStart, TimeoutError) as error:
         console.print("[red]the demo failed:[/red]", end=" ")
         tell(f"{error}\nthe logs are in {FOLDER}/")
@@ -53,10 +54,10 @@ def main() -> int:
         return 130
 
 
-def _run(stack: ExitStack, epochs: int, *, keep: bool, ui: bool) -> int:
+def _run(stack: ExitStack, epochs: int, *, keep: bool, ui: bool, store: str) -> int:
     folder = FOLDER.resolve()
     python = prepare_matyan() if ui else None
-    stage = Stage(folder, stack, flower=keep)
+    stage = Stage(folder, stack, flower=keep, store=store)
     matyan = Matyan(stage, folder, python) if python else None
     addresses = _addresses(stage, matyan)
     if addresses:
@@ -73,8 +74,7 @@ def _run(stack: ExitStack, epochs: int, *, keep: bool, ui: bool) -> int:
     )
     seconds = time.monotonic() - began
     tally = count_tasks([worker.log for worker in stage.workers])
-    store_url = f"sqlite:///{FOLDER / 'store.db'}"
-    wrong = report(frontier.sent, tally, committed, seconds, store_url)
+    wrong = report(frontier.sent, tally, committed, seconds, stage.store_url)
     wrong += show_deletion(stage, frontier)
     if not keep:
         say("stopping the bridge: it drains, commits and leaves the group")
@@ -85,7 +85,7 @@ def _run(stack: ExitStack, epochs: int, *, keep: bool, ui: bool) -> int:
             tell(sentence)
         tell(f"the check failed; the logs are in {FOLDER}/")
         return 1
-    tell(_next_steps(store_url))
+    tell(_next_steps(stage, keep=keep))
     return _keep(stage, matyan) if keep else 0
 
 
@@ -113,14 +113,30 @@ def _train(frontier: Frontier, victim: WorkerProcess, epochs: int) -> None:
             say(f"SIGKILL to {victim.name} and its children (process group {victim.pid}), in the middle of it")
 
 
-def _next_steps(store_url: str) -> str:
+def _library_path(stage: Stage) -> str:
+    """What a command in a shell needs before it to find FoundationDB's client library, where that is not installed."""
+    found = {} if stage.cluster is None else stage.cluster.programs.environment()
+    return "".join(f"{name}={value} " for name, value in found.items())
+
+
+def _next_steps(stage: Stage, *, keep: bool) -> str:
+    command = f"{_library_path(stage)}.venv/bin/matyan-celery"
+    store = f"sqlite:///{FOLDER / 'store.db'}" if stage.cluster is None else stage.store_url
+    looks = f"""
+   the one bad record     {command} dead-letters list --store {store}
+   keys and values        {command} dump --store {store} --directory data/runs | head"""
+    if stage.cluster is not None and not keep:
+        looks = """
+   keys and values        make demo STORE=fdb KEEP=1 leaves FoundationDB running, and says how to look at it"""
     return f"""
-what to look at next
-   the one bad record     .venv/bin/matyan-celery dead-letters list --store {store_url}
-   keys and values        .venv/bin/matyan-celery dump --store {store_url} --directory data/runs | head
+what to look at next{looks}
    what the workers did   {FOLDER}/worker-a.log, {FOLDER}/worker-b.log, {FOLDER}/bridge.log
    how it is done         docs/guarantees.md
    the tests              make test"""
+
+
+def _status_command(stage: Stage) -> str:
+    return f"cd {FOLDER} && {_library_path(stage)}../.venv/bin/matyan-celery status"
 
 
 def _keep(stage: Stage, matyan: Matyan | None) -> int:
@@ -128,7 +144,7 @@ def _keep(stage: Stage, matyan: Matyan | None) -> int:
     victim = stage.workers[0]
     say(f"starting {victim.name} again")
     victim.start()
-    tell(f"\n{_addresses(stage, matyan)}\n   where all stands       cd {FOLDER} && ../.venv/bin/matyan-celery status")
+    tell(f"\n{_addresses(stage, matyan)}\n   where all stands       {_status_command(stage)}")
     if matyan is not None:
         tell(f"   log a run of your own  {matyan.client_command()}")
     tell("")

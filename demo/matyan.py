@@ -31,7 +31,7 @@ class Matyan:
         settings = {"KAFKA_BOOTSTRAP_SERVERS": stage.kafka.bootstrap_servers, **stage.s3.settings()}
         port = free_port()
         say("starting the stock Matyan: backend, frontier and user interface, on our store")
-        self.backend = StockBackend(python, folder, stage.store, settings, origins=page_origins(port))
+        self.backend = StockBackend(python, folder, stage.store_url, settings, origins=page_origins(port))
         self.frontier = StockFrontier(python, folder, settings)
         self.ui = StockUi(python, folder, self.backend.url, port)
         stage.start(self.backend, self.frontier, self.ui)

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from demo.servers.fault_proxy import FaultProxy
+from demo.servers.foundationdb import FoundationCluster
 from demo.servers.kafka import MockKafka, choose_kafka
 from demo.servers.process import DidNotStart
 from demo.servers.product import BeatProcess, BridgeProcess, FlowerProcess, WorkerProcess, clear_settings
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from demo.servers.kafka import Kafka
     from demo.servers.process import Process
 
+SQLITE: Final = "sqlite"
+FDB: Final = "fdb"
+STORES: Final = {SQLITE: "a SQLite store", FDB: "FoundationDB"}
 TOPIC: Final = "data-ingestion"
 GROUP: Final = "ingestion-workers"
 CONTROL_TOPIC: Final = "control-events"
@@ -38,10 +42,12 @@ class Stage:
         folder: for logs, the store and Kafka's data.
         stack: ends what was started when it is closed.
         flower: start Flower too.
+        store: the kind of store, one of `STORES`.
 
     Attributes:
         folder: for logs, the store and Kafka's data.
-        store: the store's file.
+        store_url: of the store.
+        cluster: the store's, where it has one.
         fault_proxy: through which our programs reach S3.
         settings: what our programs are configured with, by names in the environment.
         workers: the Celery workers; the first one is the victim.
@@ -49,10 +55,9 @@ class Stage:
         programs: all processes that should be running.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack, *, flower: bool = False) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, *, flower: bool = False, store: str = SQLITE) -> None:
         self.folder = folder
         self._stack = stack
-        self.store = folder / "store.db"
         self.programs: list[Process] = []
         say("starting Redis and S3, embedded servers")
         redis, self.s3 = RedisServer(folder / "redis"), MotoServer(folder / "s3")
@@ -60,9 +65,11 @@ class Stage:
         self.s3.make_bucket()
         self.fault_proxy = FaultProxy(folder / "s3", self.s3.endpoint)
         self.start(self.fault_proxy)
+        self.cluster = self._start_foundationdb() if store == FDB else None
+        self.store_url = f"sqlite:///{folder / 'store.db'}" if self.cluster is None else self.cluster.url
         self.kafka = self._start_kafka()
         self.settings = {
-            "STORAGE_URL": f"sqlite:///{self.store}",
+            "STORAGE_URL": self.store_url,
             "REDIS_URL": redis.url,
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "STALL_SECONDS": "2",
@@ -72,7 +79,7 @@ class Stage:
             "CLEANUP_BACKOFF_SECONDS": "0.2",
         }
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
-        say("starting the bridge, two Celery workers, one for cleanups, and beat, on a SQLite store")
+        say(f"starting the bridge, two Celery workers, one for cleanups, and beat, on {STORES[store]}")
         self.bridge = BridgeProcess(folder, self.settings)
         self.workers = [
             WorkerProcess(folder, self.settings, name=f"worker-{name}", queues=_BUT_CLEANUP) for name in "ab"
@@ -99,6 +106,20 @@ class Stage:
         for program in programs:
             program.start()
         self.programs += programs
+
+    def _start_foundationdb(self) -> FoundationCluster:
+        """A FoundationDB, whose client our programs and this one load.
+
+        Raises:
+            DidNotStart: there is none on this machine, or it does not come up.
+        """
+        cluster = FoundationCluster(self.folder / "foundationdb")
+        say("starting FoundationDB, one process")
+        cluster.programs.load()
+        self._stack.callback(cluster.stop)
+        cluster.start()
+        self.programs += cluster.processes
+        return cluster
 
     def _start_kafka(self) -> Kafka:
         """A real broker, or where that does not come up (Java is too old, for example), the mock cluster."""

@@ -24,6 +24,7 @@ from storage.foundationdb_client import (
     load_client,
     mend_waits,
 )
+from storage.foundationdb_silence import explain_silence
 from storage.foundationdb_transaction import Reading, Writing
 
 if TYPE_CHECKING:
@@ -204,9 +205,10 @@ class FoundationEngine:
             probe.options.set_timeout(_milliseconds(patience))
             probe.get(_PROBE_KEY).wait()
         except self._client.FDBError as error:
+            reason = explain_silence(self._client, self._open(), error.code, seconds=patience)
             return StorageUnavailable(
                 f"{self._url}: no answer in {self._timeout:g} s{tried}, nor to a trivial read in {patience:g} s "
-                f"({describe(error)}): is the cluster up, reachable, and of the client's release line (7.3)?"
+                f"({describe(error)}): {reason}"
             )
         what = f"{self._url}: not through in {self._timeout:g} s, while the store answers{tried}"
         return TransactionTooOld(what) if impatient else StorageUnavailable(what)

@@ -71,12 +71,36 @@ def load_client(version: int = API_VERSION) -> Any:
     try:
         fdb.api_version(version)
     except Exception as error:  # the package raises plain Exception where the library is missing
-        msg = (
-            f"FoundationDB's C library cannot be used ({error}): install the package 'foundationdb-clients' 7.3 "
-            "of your system (it holds libfdb_c), of the same release line as the cluster"
-        )
-        raise EngineMissing(msg) from error
+        raise EngineMissing(_explain_library(fdb, error)) from error
     return fdb
+
+
+def _explain_library(fdb: Any, error: Exception) -> str:
+    """Why package and C library do not work together, and what to install."""
+    package = int(getattr(fdb, "LATEST_API_VERSION", 0))
+    library = _newest_api(fdb)
+    if library is not None and package > library:
+        line = _line_of(library)
+        return (
+            f"the Python package foundationdb is of release line {_line_of(package)}, FoundationDB's C library of "
+            f"{line}: the package must not be newer. Both follow the cluster: if that is {line}, pip install "
+            f"'matyan-celery[fdb{line.replace('.', '')}]', else install 'foundationdb-clients' {_line_of(package)}"
+        )
+    return (
+        f"FoundationDB's C library cannot be used ({error}): install the package 'foundationdb-clients' of your system "
+        "(it holds libfdb_c), of the same release line as the cluster"
+    )
+
+
+def _newest_api(fdb: Any) -> int | None:
+    """The newest API version that the C library has; None where it is not loaded."""
+    library = getattr(getattr(fdb, "impl", None), "_capi", None)
+    ask = getattr(library, "fdb_get_max_api_version", None)
+    return None if ask is None else int(ask())
+
+
+def _line_of(api_version: int) -> str:
+    return f"{api_version // 100}.{api_version // 10 % 10}"
 
 
 def mend_waits(client: Any) -> None:

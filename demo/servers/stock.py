@@ -1,7 +1,7 @@
-"""The stock Matyan programs as processes, over an embedded store: backend, frontier and user interface.
+"""The stock Matyan programs as processes: backend, frontier and user interface.
 
-The backend runs with `tests/fdb_double` first on its path, so that its ``fdb`` is the double and its cluster file names
-our SQLite store. Clients send to the frontier, the user interface's pages ask the backend.
+Over an embedded store the backend runs with `tests/fdb_double` first on its path, so that its ``fdb`` is the double and
+its cluster file names our SQLite store. Clients send to the frontier, the user interface's pages ask the backend.
 """
 
 from __future__ import annotations
@@ -26,6 +26,21 @@ _CLEARED: Final = dict.fromkeys(("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "S3_
     "METRICS_ENABLED": "false",
 }
 _READY_SECONDS: Final = 120.0  # they import a great deal
+
+
+def store_environment(store_url: str, folder: Path) -> dict[str, str | None]:
+    """What opens a store of ours in a stock program.
+
+    Args:
+        store_url: of a FoundationDB, or of an embedded store that exists.
+        folder: for the file that stands for a cluster file where there is none.
+    """
+    if store_url.startswith("fdb://"):
+        return {"PYTHONPATH": None, "FDB_CLUSTER_FILE": store_url.removeprefix("fdb://")}
+    folder.mkdir(parents=True, exist_ok=True)
+    cluster_file = folder / "stock.cluster"
+    cluster_file.write_text(f"{store_url}\n")
+    return {"PYTHONPATH": str(DOUBLE), "FDB_CLUSTER_FILE": str(cluster_file)}
 
 
 class StockServer(Process):
@@ -82,25 +97,21 @@ class StockBackend(StockServer):
     Args:
         python: one that has the stock packages, see `make_stock_environment`.
         folder: for its log and its cluster file.
-        store: the SQLite store's file, which must exist.
+        store_url: of the store; an embedded one must exist.
         settings: Kafka's and S3's, by their names in the environment.
         origins: addresses of the pages that may ask it.
     """
 
     def __init__(
-        self, python: Path, folder: Path, store: Path, settings: Mapping[str, str], *, origins: Sequence[str] = ()
+        self, python: Path, folder: Path, store_url: str, settings: Mapping[str, str], *, origins: Sequence[str] = ()
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        cluster_file = folder / "stock.cluster"
-        cluster_file.write_text(f"sqlite:///{store.resolve()}\n")
         super().__init__(
             "stock-backend",
             [str(python), "-m", "uvicorn", "matyan_backend.app:app"],
             folder,
             {
                 **settings,
-                "PYTHONPATH": str(DOUBLE),
-                "FDB_CLUSTER_FILE": str(cluster_file),
+                **store_environment(store_url, folder),
                 "CORS_ORIGINS": json.dumps(list(origins)),
             },
             probe="/health/ready/",

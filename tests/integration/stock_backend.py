@@ -92,7 +92,7 @@ def run_backend(python: Path, store: Path, folder: Path) -> Iterator[StockApi]:
         kafka.create_topic(topic)
     settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
     try:
-        with StockBackend(python, folder, store, settings) as process:
+        with StockBackend(python, folder, f"sqlite:///{store.resolve()}", settings) as process:
             yield StockApi(process.url)
     finally:
         kafka.stop()

@@ -1,11 +1,11 @@
-"""The stock ingestion and control workers as processes, over an embedded store by way of the `fdb` double."""
+"""The stock ingestion and control workers as processes, over FoundationDB or, by the double, an embedded store."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from demo.servers.process import Process
-from tests.fdb_double import FOLDER
+from demo.servers.stock import store_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ class StockWorker(Process):
 
     Args:
         python: one that has the stock backend, see `stock_python`.
-        store: the embedded store's file; it must be there.
+        store_url: of the store; an embedded one must be there.
         folder: for its log and cluster file.
         settings: names and values of CONTRACT 8.3, such as KAFKA_BOOTSTRAP_SERVERS.
         command: which of the two.
@@ -33,24 +33,21 @@ class StockWorker(Process):
     def __init__(
         self,
         python: Path,
-        store: Path,
+        store_url: str,
         folder: Path,
         settings: Mapping[str, str],
         *,
         command: str = "ingest-worker",
         name: str = "stock",
     ) -> None:
-        cluster_file = folder / "stock.cluster"
-        cluster_file.write_text(f"sqlite:///{store}\n")
         self._ready = _READY[command]
         super().__init__(
             name,
             [str(python.parent / "matyan-backend"), command],
             folder / f"{name}.log",
             environment={
-                "PYTHONPATH": str(FOLDER),
+                **store_environment(store_url, folder),
                 "VIRTUAL_ENV": None,
-                "FDB_CLUSTER_FILE": str(cluster_file),
                 "METRICS_PORT": "0",
                 "LOG_LEVEL": "INFO",
                 **settings,

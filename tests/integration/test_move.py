@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from bridge.lanes import choose_lane
 from bridge.lookup import Lookup
+from demo.servers.foundationdb import FoundationCluster
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import DidNotStart, wait_until
 from demo.servers.s3 import MotoServer
@@ -62,21 +63,28 @@ def group() -> str:
     return INGEST_GROUP  # the stock workers know no other
 
 
-@pytest.fixture
-def settings(settings: dict[str, str]) -> dict[str, str]:
+@pytest.fixture(params=["sqlite", "foundationdb"])
+def settings(settings: dict[str, str], request: pytest.FixtureRequest) -> dict[str, str]:
+    """On a real FoundationDB, and where there is none on the double over an embedded store."""
+    if request.param == "foundationdb":
+        cluster: FoundationCluster = request.getfixturevalue("foundationdb")
+        settings = {**settings, "STORAGE_URL": cluster.url}
     return {**settings, "CONTROL_GROUP": CONTROL_GROUP}
 
 
+embedded = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
-def store_file(settings: dict[str, str]) -> Path:
-    """The embedded store's file, empty: whoever comes first makes the directories."""
+def store_url(settings: dict[str, str]) -> str:
+    """The store, empty: whoever comes first makes the directories."""
     open_engine(settings["STORAGE_URL"]).close()
-    return Path(settings["STORAGE_URL"].removeprefix("sqlite:///"))
+    return settings["STORAGE_URL"]
 
 
 @pytest.fixture
-def stock(store_file: Path, settings: dict[str, str], tmp_path: Path, programs: Programs) -> StockWorker:
-    return programs.add(StockWorker(find_stock(), store_file, tmp_path, kafka_of(settings)))
+def stock(store_url: str, settings: dict[str, str], tmp_path: Path, programs: Programs) -> StockWorker:
+    return programs.add(StockWorker(find_stock(), store_url, tmp_path, kafka_of(settings)))
 
 
 def find_stock() -> Path:
@@ -251,6 +259,7 @@ def test_after_a_kill_without_drain_the_stock_worker_applies_again(
     assert sum(len(numbers) for numbers in found.values()) > RUNS * 30
 
 
+@embedded
 @needs_streams
 def test_records_replayed_before_the_cut_and_after_the_way_back(
     kafka: KafkaServer, topic: str, group: str, programs: Programs, settings: dict[str, str], tmp_path: Path
@@ -296,7 +305,7 @@ def test_the_control_group_moves_too(
     kafka: KafkaServer,
     programs: Programs,
     settings: dict[str, str],
-    store_file: Path,
+    store_url: str,
     s3: MotoServer,
     tmp_path: Path,
 ) -> None:
@@ -309,7 +318,7 @@ def test_the_control_group_moves_too(
         return {key.partition("/")[0] for key in s3.keys("")}
 
     stock = programs.add(
-        StockWorker(find_stock(), store_file, tmp_path, kafka_of(settings) | s3.settings(), command="control-worker")
+        StockWorker(find_stock(), store_url, tmp_path, kafka_of(settings) | s3.settings(), command="control-worker")
     )
     stock.start()
     produce(servers, topic, deletions(deleted[:4]))

@@ -26,7 +26,7 @@ ASSIGNED = re.compile(rf"(?<![\w$])({NAME})=(?!=)")
 CONTEXT = click.Context(cli)
 HELP = {"--help", "--version"}
 
-# Variables that others define: Celery, Flower, the Prometheus client, the tests, Matyan's client.
+# Variables that others define: Celery, Flower, the Prometheus client, the tests, the image, Matyan's client.
 FOREIGN = {
     "REMAP_SIGTERM",
     "PROMETHEUS_MULTIPROC_DIR",
@@ -36,6 +36,7 @@ FOREIGN = {
     "MATYAN_TEST_STOCK_PYTHON",
     "MATYAN_CONFORMANCE",
     "FDB_HOME",
+    "FDB_VERSION",
 }
 
 
