@@ -118,7 +118,7 @@ class Loop:
             self._consumer, route, self._membership, holdings, self._topic_watch, self._notices, report
         )
         self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
-        self._sender = Sender(publisher, route, self._notices, holdings.state_of, report.resent)
+        self._sender = Sender(publisher, route, self._notices, holdings.state_of, report)
         self._stall_notes = StallNotes(keeper, desk, desk.failed)
         self._committer = Committer(
             self._consumer,

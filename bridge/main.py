@@ -20,6 +20,8 @@ from tasks.logs import configure_logs
 from tasks.meter import Meter
 from tasks.metrics import Role
 from tasks.opened import open_settings_store
+from tasks.redis_refusals import REFUSALS
+from tasks.redis_state import REDIS, RedisState
 from tasks.tracing import connect_signals, start_tracing, stop_tracing
 from tasks.watch import Watch
 
@@ -71,9 +73,11 @@ class _Program:
         self._well = True
         self._meter = Meter()
         self._health: Health | None = None
+        self._redis = RedisState(self._meter, None)
 
     def run(self) -> int:
         settings = self._settings
+        REFUSALS.aloud = True
         configure_logs(settings.log_level, settings.log_format, traced=settings.tracing)
         if settings.tracing:
             start_tracing(Role.BRIDGE)
@@ -89,6 +93,8 @@ class _Program:
             if not self._drain:
                 watch = stack.enter_context(self._watch(routes))
                 self._health = watch.health
+                self._redis = RedisState(self._meter, self._health)
+                self._redis.well()  # it has not failed yet: nothing is sent before there is something to do
             try:
                 store = Waiting(self._stop, Notices(log), self._turned).wait("store", self._open_store)
             except Fatal as error:
@@ -105,7 +111,7 @@ class _Program:
 
     def _watch(self, routes: list[Route]) -> Watch:
         self._meter.begin(Role.BRIDGE)
-        needs = {STORE: STORE_SECONDS, **dict.fromkeys((route.topic for route in routes), math.inf)}
+        needs = {STORE: STORE_SECONDS, REDIS: math.inf, **dict.fromkeys((route.topic for route in routes), math.inf)}
         return Watch(self._settings, Role.BRIDGE, self._meter, [self._meter.registry], needs)
 
     def _turned(self) -> None:
@@ -113,7 +119,7 @@ class _Program:
             self._health.turn()
 
     def _make_report(self, route: Route, lookup: Lookup) -> Report:
-        return Report(route, self._meter, self._health, lookup)
+        return Report(route, self._meter, self._health, self._redis, lookup)
 
     def _run_routes(self, store: Store, routes: list[Route]) -> None:
         threads = []

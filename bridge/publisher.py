@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from storage.masking import mask_url
+from tasks.redis_answers import explain
 from tasks.tracing import batch_span
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Publisher:
                 self._app.send_task(self._route.task, producer=self._producer, retry=False, **options)
         except (OperationalError, RedisError, OSError) as error:
             self.close()
-            raise RedisAway(str(error)) from error
+            raise RedisAway(mask_url(explain(error))) from error
 
     def is_empty(self, queue: str) -> bool:
         """Whether nothing waits in a queue (what a worker holds is not counted).
@@ -71,7 +73,7 @@ class Publisher:
             return int(client.llen(queue)) == 0
         except (OperationalError, RedisError, OSError) as error:
             self.close()
-            raise RedisAway(str(error)) from error
+            raise RedisAway(mask_url(explain(error))) from error
 
     def close(self) -> None:
         """Close the connection; the next call opens another. Closing twice is fine."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bridge.route import Route
     from tasks.health import Health
     from tasks.meter import Meter, Values
+    from tasks.redis_state import RedisState
 
 STORE: Final = "store"
 _CONSUMED: Final[dict[str, Metric]] = {INGEST_TASK: INGESTION_CONSUMED, CONTROL_TASK: CONTROL_CONSUMED}
@@ -100,14 +101,16 @@ class Report:
         route: the loop's.
         meter: takes the metrics.
         health: takes the health; None where nobody asks for it.
+        redis: takes whether Redis is waited for.
         lookup: asks Kafka for the log's bounds.
     """
 
-    def __init__(self, route: Route, meter: Meter, health: Health | None, lookup: Lookup) -> None:
+    def __init__(self, route: Route, meter: Meter, health: Health | None, redis: RedisState, lookup: Lookup) -> None:
         self._topic = route.topic
         self._consumed = _CONSUMED[route.task]
         self._meter = meter
         self._health = health
+        self._redis = redis
         self._lookup = lookup
         self._desk = Desk("bounds")
         self._bounds: dict[int, Bounds] = {}
@@ -144,6 +147,14 @@ class Report:
     def resent(self) -> None:
         """A batch is sent again."""
         self._meter.count(RESENDS, 1, self._topic)
+
+    def redis_waits(self, error: Exception) -> None:
+        """Redis did not take a batch."""
+        self._redis.waits(error, self._topic)
+
+    def redis_well(self) -> None:
+        """It did."""
+        self._redis.well(self._topic)
 
     def lost(self, offsets: int) -> None:
         """So many offsets are gone."""

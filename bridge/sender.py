@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from bridge.notices import Notices
     from bridge.partition import Partition
+    from bridge.report import Report
     from bridge.route import Route
     from storage.batch import Batch
 
@@ -32,7 +33,7 @@ class Sender:
         route: queue names.
         notices: where to say that Redis is waited for.
         state_of: the state that a batch belongs to; None when that has been dropped.
-        resent: called when a batch is sent again.
+        report: told when a batch is sent again, and when Redis is waited for.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class Sender:
         route: Route,
         notices: Notices,
         state_of: Callable[[Batch], Partition | None],
-        resent: Callable[[], None],
+        report: Report,
     ) -> None:
         self._publisher = publisher
         self._route = route
         self._notices = notices
         self._state_of = state_of
-        self._resent = resent
+        self._report = report
         self._desk = Desk("redis")
         self._refused: list[tuple[float, Batch]] = []
         self._asking: set[tuple[int, int]] = set()
@@ -58,6 +59,7 @@ class Sender:
 
         def then(_: None) -> None:
             self._notices.over("redis")
+            self._report.redis_well()
             state = self._state_of(batch)
             if state is not None:
                 state.sent(batch, time.monotonic())
@@ -76,6 +78,8 @@ class Sender:
             for batch in due:
                 if self._state_of(batch) is not None:
                     self.send(batch)
+                else:
+                    self._report.redis_well()  # nobody waits for it any more
 
     def resend(self, state: Partition, now: float) -> None:
         """Ask for the queue of each stalled batch, and send it again if it is lost."""
@@ -92,7 +96,7 @@ class Sender:
             again = state.resend(batch, time.monotonic(), queue_is_empty=empty) if state is not None else None
             if again is not None:
                 log.warning("sent again", batch=str(again), queue_was_empty=empty)
-                self._resent()
+                self._report.resent()
                 self.send(again)
 
         def failed(error: Exception) -> None:
@@ -106,6 +110,7 @@ class Sender:
         """Whether Redis is waited for; any other error is raised by the next `answer`."""
         if isinstance(error, RedisAway):
             self._notices.say("redis", "waiting for Redis", error=str(error))
+            self._report.redis_waits(error)
             return True
         self._error = error
         return False

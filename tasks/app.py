@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from celery import Celery
 
+from tasks import redis_transport
 from tasks.broker import check_files
 from tasks.celeryconfig import configure
 
@@ -20,6 +21,7 @@ def make_app(settings: Settings) -> Celery:
         WrongSettingError: a file that REDIS_URL names cannot be read.
     """
     check_files(settings.redis_address())
+    redis_transport.register()
     app = Celery("matyan")
     app.conf.update(configure(settings))
     return app

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from celery.beat import PersistentScheduler
+from celery.beat import PersistentScheduler, SchedulingError
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from storage.cascades import CascadeState
 from storage.cleanups import CleanupState
 from storage.engine import ignore
+from tasks.celeryconfig import RECONNECT
 from tasks.metrics import CASCADES, CLEANUPS, DEAD_LETTERS_KEPT, LEDGER_AGE, OUTBOX, Role
 from tasks.pulse import Pulse
+from tasks.redis_answers import explain
+from tasks.redis_state import REDIS, RedisState
 from tasks.settings import WrongSettingError
 from tasks.watch import Watch
 
@@ -29,6 +36,8 @@ if TYPE_CHECKING:
 
 STORE: Final = "store"
 EVERY: Final = 30.0  # seconds between two readings of the ledgers
+_PAUSE: Final = 2.0  # seconds between two tries to send what Redis refuses
+_SAY_EVERY: Final = 30.0  # seconds between two lines about that
 # Done cleanups are kept by the thousand, and nobody waits for them: the counter of finished ones tells.
 _STATES: Final = tuple(state for state in CleanupState if state is not CleanupState.DONE)
 _CASCADE_STATES: Final = tuple(state for state in CascadeState if state is not CascadeState.DONE)
@@ -55,7 +64,8 @@ class BeatWatch:
     def begin(self, sender: Any, **_: Any) -> None:
         """Beat begins."""
         try:
-            watch = Watch(self._settings, Role.BEAT, self._meter, [self._meter.registry], {STORE: 3 * EVERY})
+            needs = {STORE: 3 * EVERY, REDIS: math.inf}
+            watch = Watch(self._settings, Role.BEAT, self._meter, [self._meter.registry], needs)
         except WrongSettingError as error:
             sys.exit(str(error))
         self._meter.begin(Role.BEAT)
@@ -68,6 +78,8 @@ class BeatWatch:
         )
         self._pulse.start()
         sender.scheduler.turned = watch.health.turn
+        sender.scheduler.redis = redis = RedisState(self._meter, watch.health)
+        redis.well()  # it has not failed yet: nothing is sent before something is due
         sender.scheduler.ended = self.end
 
     def end(self) -> None:
@@ -107,6 +119,7 @@ class WatchedScheduler(PersistentScheduler):  # type: ignore[misc] # Celery has 
 
     turned: Callable[[], None] = staticmethod(ignore)
     ended: Callable[[], None] = staticmethod(ignore)
+    redis: RedisState | None = None
 
     def setup_schedule(self) -> None:
         """Read the schedule from its file, whose folder is made if it is absent.
@@ -134,10 +147,35 @@ class WatchedScheduler(PersistentScheduler):  # type: ignore[misc] # Celery has 
         super().close()
         self.ended()
 
+    def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **options: Any) -> Any:
+        """Send a task that is due, as soon as Redis takes it: the next time it is due may be tomorrow."""
+        began, said = time.monotonic(), -math.inf
+        while True:
+            self.turned()
+            try:
+                sent = super().apply_async(entry, producer=producer, advance=advance, **options)
+            except SchedulingError as error:
+                if not isinstance(error.__context__, (OperationalError, RedisError, OSError)):
+                    raise
+                now = time.monotonic()
+                if now - said >= _SAY_EVERY:
+                    said = now
+                    log.error("waiting for Redis", task=entry.name, error=explain(error), seconds=round(now - began, 1))
+                if self.redis is not None:
+                    self.redis.waits(error)
+                advance = False
+                time.sleep(_PAUSE)
+            else:
+                if self.redis is not None:
+                    self.redis.well()
+                return sent
+
     def _ensure_connected(self) -> Any:
         def failed(error: Exception, interval: float) -> None:
             self.turned()
-            log.error("waiting for Redis", error=str(error), retry_in=interval)
+            if self.redis is not None:
+                self.redis.waits(error)
+            log.error("waiting for Redis", error=explain(error), retry_in=interval)
 
         tries = self.app.conf.broker_connection_max_retries
-        return self.connection.ensure_connection(failed, tries)
+        return self.connection.ensure_connection(failed, tries, **RECONNECT)

@@ -33,6 +33,7 @@ from tasks.opened import OpenedStore
 from tasks.outbox import OutboxPublisher
 from tasks.outbox_task import register_outbox
 from tasks.queues import CONTROL_TASK, INGEST_TASK
+from tasks.redis_refusals import REFUSALS
 from tasks.requeue_tasks import register_requeues
 from tasks.schedule import make_schedule, schedule_file
 from tasks.settings import WrongSettingError, load_settings
@@ -74,6 +75,7 @@ worker_shutdown.connect(watch.end, weak=False)
 
 @setup_logging.connect(weak=False)
 def _log(**_: Any) -> None:
+    REFUSALS.aloud = True
     configure_logs(settings.log_level, settings.log_format, traced=settings.tracing)
 
 

@@ -6,7 +6,7 @@ for coming back by itself. Why each: docs/guarantees.md, "What Celery is trusted
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kombu import Queue
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
 
 SOFT_SHUTDOWN_SECONDS = 20.0
+# Seconds between two tries to connect to Redis; kombu alone waits up to half a minute.
+RECONNECT: Final = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
 CLEANUP_GRACE_SECONDS = 60.0
 
 
@@ -85,5 +87,6 @@ def configure(settings: Settings) -> dict[str, Any]:
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
             "priority_steps": [0],  # one Redis list a queue; must be the same on both sides
+            **RECONNECT,
         },
     }

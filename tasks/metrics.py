@@ -286,6 +286,15 @@ LEDGER_AGE: Final = Metric(
 
 UP: Final = Metric("matyan_up", Kind.GAUGE, tuple(Role), "1, with what the process is.", ("role",))
 
+REDIS_WAITING: Final = Metric(
+    "matyan_redis_waiting",
+    Kind.GAUGE,
+    tuple(Role),
+    "1 while the process waits for Redis, by why: `AWAY` (no connection, or no answer in time), or the word by which"
+    " Redis refuses, such as `READONLY`.",
+    ("code",),
+)
+
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 

@@ -21,6 +21,7 @@ from tasks.children import VARIABLE, ChildMetrics, forget_child, prepare_folder
 from tasks.metrics import Role
 from tasks.pulse import Pulse
 from tasks.queues import CLEANUP_QUEUE
+from tasks.redis_state import AWAY, REDIS, RedisState
 from tasks.settings import WrongSettingError
 from tasks.tracing import check_installed, start_tracing, stop_tracing
 from tasks.watch import Watch
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from tasks.opened import OpenedStore
     from tasks.settings import Settings
 
-REDIS: Final = "redis"
 STORE: Final = "store"
 _STORE_SECONDS: Final = 45.0  # without an answer from the store for so long, the worker is not ready
 _LANES: Final = (f"{INGEST}.", f"{CONTROL}.")
@@ -59,6 +59,7 @@ class WorkerWatch:
         self._opened = opened
         self._meter = meter
         self._watch: Watch | None = None
+        self._redis: RedisState | None = None
         self._parent = 0
         self._folder: Path | None = None
         self._pulse: Pulse | None = None
@@ -79,6 +80,7 @@ class WorkerWatch:
             self._folder = prepare_folder(Path(self._settings.heartbeat_folder) / "workers")
             needs = {REDIS: math.inf, STORE: _STORE_SECONDS}
             self._watch = Watch(self._settings, role, self._meter, [ChildMetrics(self._folder)], needs)
+            self._redis = RedisState(self._meter, self._watch.health)
         except WrongSettingError as error:
             sys.exit(str(error))
         except OSError as error:
@@ -97,13 +99,18 @@ class WorkerWatch:
 
     def connected(self) -> None:
         """The worker consumes its queues."""
-        if self._watch is not None:
-            self._watch.health.answered(REDIS)
+        if self._redis is not None:
+            self._redis.well()
 
-    def disconnected(self) -> None:
+    def connects(self) -> None:
+        """The worker has no connection to Redis, and makes one."""
+        if self._redis is not None:
+            self._redis.waits_for(AWAY, "no connection")
+
+    def disconnected(self, error: BaseException) -> None:
         """The worker waits for Redis."""
-        if self._watch is not None:
-            self._watch.health.failed(REDIS, "no connection")
+        if self._redis is not None:
+            self._redis.waits(error)
 
     def become_ready(self, sender: Any, **_: Any) -> None:
         """It consumes; where nothing is forked, this process is its own child."""

@@ -37,26 +37,43 @@ class RedisServer(Process):
     """A Redis on 127.0.0.1, empty at each start, always at the same port.
 
     Args:
-        folder: for its log.
+        folder: for its log and data.
         port: a free one if not given.
+        password: of its default user; none if empty.
+
+    Attributes:
+        data: the folder that it is in.
     """
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, *, password: str = "") -> None:
         self.port = free_port() if port is None else port
-        folder.mkdir(parents=True, exist_ok=True)
+        self.password = password
+        self.data = folder / "data"
         command = [str(find_redis()), "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--save", "", "--appendonly", "no", "--dir", str(folder), "--daemonize", "no"]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self.data), "--daemonize", "no"]
+        command += ["--requirepass", password] if password else []
         super().__init__("redis", command, folder / "redis.log")
 
     @property
     def url(self) -> str:
         """What Celery connects to."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}/0"
+
+    def client(self, timeout: float | None = 5.0) -> redis.Redis:
+        """A client of its own connection, which waits so many seconds for an answer."""
+        return redis.Redis(
+            port=self.port, password=self.password or None, socket_timeout=timeout, single_connection_client=True
+        )
+
+    def launch(self) -> None:
+        """Start it, unless it runs, and wait for nothing."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        super().launch()
 
     def is_ready(self) -> bool:
         """Whether our own server, and not another at its port, answers."""
         try:
-            with redis.Redis(port=self.port, socket_timeout=1) as client:
+            with self.client(timeout=1) as client:
                 return bool(client.info("server")["process_id"] == self.pid)
         except redis.RedisError:
             return False
@@ -67,5 +84,5 @@ class RedisServer(Process):
         Raises:
             redis.RedisError: it does not answer.
         """
-        with redis.Redis(port=self.port, socket_timeout=5) as client:
+        with self.client() as client:
             client.flushall()

@@ -13,6 +13,7 @@ from matyan_celery.commands.condition import ask_redis
 from storage.masking import mask_url
 from tasks.app import make_app
 from tasks.errors import WrongSettingError
+from tasks.redis_answers import find_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ _KEEPS: Final = "noeviction"
 
 
 def check_redis(settings: Settings) -> Finding:
-    """Ask it for a sign of life."""
+    """See whether it takes what we write: a replica, or one with a full disk, answers too."""
     return next(look_at_redis(settings))
 
 
@@ -46,11 +47,16 @@ def look_at_redis(settings: Settings) -> Iterator[Finding]:
     try:
         with app.connection_for_write() as connection:
             client: Any = connection.default_channel.client
-            client.ping()
-            yield Finding("redis", True, f"Redis at {address} answers")
+            connection.default_channel.try_writing()
+            yield Finding("redis", True, f"Redis at {address} answers, and takes what is written")
             yield from _look_at_policy(client)
             yield from _look_at_clock(client)
     except (OperationalError, RedisError, OSError) as error:
+        refusal = find_refusal(error)
+        if refusal is not None:
+            sentence = f"Redis at {address} {refusal.answer.meaning} ({mask_url(refusal.text)})"
+            yield Finding("redis", False, sentence, refusal.answer.remedy)
+            return
         yield Finding(
             "redis", False, f"Redis at {address} does not answer ({mask_url(str(error))})", "look at REDIS_URL"
         )

@@ -15,6 +15,8 @@ from redis.exceptions import RedisError
 from matyan_celery.commands.options import open_existing, settings_for, store_option
 from matyan_celery.commands.printing import printable, show_time
 from storage.cascades import CascadeKind, CascadeState
+from storage.masking import mask_url
+from tasks.redis_answers import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +98,7 @@ def requeue(store_url: str | None, kind: str, uuid: str) -> None:
         with make_app(settings) as app:
             app.send_task(CASCADE_TASK, (kind, uuid), retry=False)
     except (OperationalError, RedisError) as error:
-        click.echo(f"pending; Redis does not answer ({error}), beat sends its task (jobs run stalled-cleanups)")
+        click.echo(f"pending, and beat sends its task (jobs run stalled-cleanups): {mask_url(explain(error))}")
         return
     click.echo("pending, and sent to the workers")
 

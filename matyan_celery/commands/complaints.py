@@ -51,7 +51,7 @@ def find_wrong(condition: Condition, settings: Settings) -> list[str]:
             if source.topic == watched.topic:
                 wrong += _look_at_standing(source, standing, watched)
     if isinstance(redis, str):
-        wrong.append(f"Redis does not answer ({redis}): queues and workers are not known; look at REDIS_URL")
+        wrong.append(f"{redis}; queues and workers are not known")
     else:
         wrong += _look_at_redis(redis)
     wrong += [

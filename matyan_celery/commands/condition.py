@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 from confluent_kafka import KafkaException
@@ -22,6 +22,7 @@ from storage.stalls import Stalls
 from tasks.app import make_app
 from tasks.celeryconfig import find_queues
 from tasks.errors import WrongSettingError
+from tasks.redis_answers import explain
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -249,10 +250,14 @@ def ask_redis(settings: Settings) -> RedisSide | str:
     try:
         with make_app(settings) as app, app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=_REDIS_SECONDS)
-            client = connection.default_channel.client
+            channel: Any = connection.default_channel
+            channel.try_writing()
+            client = channel.client
             queues = {name: int(client.llen(name)) for name in find_queues(settings)}
             inspect = app.control.inspect(timeout=_WORKER_SECONDS, connection=connection)
             answers = inspect.active_queues() or {}
             return RedisSide(queues, {name: {queue["name"] for queue in read} for name, read in answers.items()})
-    except (WrongSettingError, OperationalError, RedisError, OSError) as error:
+    except WrongSettingError as error:
         return mask_url(str(error))
+    except (OperationalError, RedisError, OSError) as error:
+        return mask_url(explain(error))

@@ -14,7 +14,9 @@ from redis.exceptions import RedisError
 from matyan_celery.commands.options import open_existing, settings_for, store_option
 from matyan_celery.commands.printing import printable, show_time
 from storage.jobs.order import show_tally
+from storage.masking import mask_url
 from tasks.job_list import JOBS
+from tasks.redis_answers import explain
 
 if TYPE_CHECKING:
     from storage.locks import JobDone, LockOwner
@@ -129,9 +131,7 @@ def run(
         try:
             tally = runner.run(JOBS[name], ask)
         except (OperationalError, RedisError) as error:
-            msg = (
-                f"Redis at REDIS_URL does not answer ({error}): what was asked for is sent by the job stalled-cleanups"
-            )
+            msg = f"{mask_url(explain(error))}; what was asked for is sent by the job stalled-cleanups"
             raise click.ClickException(msg) from error
     done = "would be" if dry_run else "done"
     click.echo(f"{name} {done}: {show_tally(tally)} ({time.monotonic() - began:.1f} s)")

@@ -148,7 +148,7 @@ def _as_text(report: dict[str, Any]) -> str:
             members = "unknown" if topic["members"] is None else ", ".join(sorted(set(topic["members"]))) or "nobody"
             lines.append(f"        topic {topic['topic']}, group {topic['group']}: {members}")
     if "error" in redis:
-        lines.append("Redis   does not answer")
+        lines.append("Redis   is not there, or refuses: see below")
     else:
         waiting = ", ".join(f"{count} tasks in {name}" for name, count in redis["queues"].items() if count)
         workers = ", ".join(redis["workers"]) or "none answer"

@@ -34,6 +34,8 @@ from matyan_celery.recovery.rows import (
 from storage.batch import NO_TIME
 from storage.cleanups import CleanupState
 from storage.errors import StorageError
+from storage.masking import mask_url
+from tasks.redis_answers import explain
 
 if TYPE_CHECKING:
     from storage.stalls import Stall
@@ -113,7 +115,8 @@ class _Handler(BaseHandler):  # type: ignore[misc]  # Flower has no types
     def show_away(self, error: Exception) -> None:
         """Say that store or Redis did not answer, or cannot be used."""
         self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
-        self.show("recovery_away.html", error=f"{type(error).__name__}: {error}")
+        store = isinstance(error, StorageError)
+        self.show("recovery_away.html", error=f"{type(error).__name__}: {error}" if store else mask_url(explain(error)))
 
 
 class RecoveryHandler(_Handler):

@@ -242,7 +242,7 @@ def test_a_blob_store_or_redis_that_is_away_is_said(store: Store) -> None:
     assert "127.0.0.1:1" in away.output
     away = call("jobs", "run", "stalled-cleanups")
     assert away.exit_code == 1
-    assert "Redis at REDIS_URL does not answer" in away.output
+    assert "Redis does not answer" in away.output
     assert store.job_locks().holder("bridge_stalled_cleanups") is None
 
 
@@ -287,7 +287,10 @@ def test_cascades_by_hand(store: Store) -> None:
     held = call("cascades", "requeue", "project", "p1")
     assert (held.exit_code, "it stays held" in held.output) == (1, True)
     requeued = call("cascades", "requeue", "tag", "t1")
-    assert (requeued.exit_code, "pending; Redis does not answer" in requeued.output) == (0, True)
+    assert (
+        requeued.exit_code,
+        "pending, and beat sends its task (jobs run stalled-cleanups): Redis does not answer" in requeued.output,
+    ) == (0, True)
     entry = store.engine.read(lambda transaction: store.cascades.get(transaction, CascadeKind.TAG, "t1"))
     assert entry is not None
     assert entry.round == 2

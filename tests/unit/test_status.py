@@ -156,7 +156,7 @@ def test_what_the_store_says(well: Condition, settings: Settings) -> None:
 
 def test_what_redis_says(well: Condition, settings: Settings) -> None:
     for redis, sentence in (
-        ("refused", "Redis does not answer (refused)"),
+        ("Redis is busy", "Redis is busy; queues and workers are not known"),
         (RedisSide({"ingest.00": 3}, {}), "3 tasks wait in Redis and no worker answers"),
         (RedisSide({"ingest.00": 0, "ingest.01": 0}, {"a": {"ingest.00"}}), "no worker reads ingest.01"),
     ):

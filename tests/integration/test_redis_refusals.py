@@ -1,0 +1,120 @@
+"""A Redis that is there and refuses: everything waits, says why, and goes on by itself when it is over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+
+import pytest
+
+from demo.servers.kafka import KafkaServer
+from demo.servers.process import wait_until
+from demo.servers.redis import RedisServer
+from tasks.app import make_app
+from tasks.beat import WatchedScheduler
+from tasks.health import Health
+from tasks.meter import Meter
+from tasks.metrics import Role
+from tasks.queues import JOBS_QUEUE
+from tasks.redis_answers import ANSWERS
+from tasks.redis_state import REDIS, RedisState
+from tasks.settings import Settings
+from tests.conftest import Programs
+from tests.integration.redis_trouble import TROUBLES
+from tests.integration.traffic import all_numbers, log_records, produce, read_numbers, wait_applied
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+RUNS = 12
+QUICK = {"STALL_SECONDS": "1", "STORAGE_TIMEOUT_SECONDS": "5"}
+PASSWORD = "old"
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that no other test uses, with a password."""
+    with RedisServer(tmp_path / "redis", password=PASSWORD) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [("READONLY", "MASTERDOWN", "BUSY"), ("MISCONF", "OOM"), ("WRONGPASS", "NOPERM", "MAXCLIENTS")],
+    ids="-".join,
+)
+def test_all_wait_and_go_on(
+    codes: tuple[str, ...],
+    kafka: KafkaServer,
+    own_redis: RedisServer,
+    topic: str,
+    group: str,
+    programs: Programs,
+    settings: dict[str, str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    settings["REDIS_URL"] = own_redis.url
+    bridge, worker, beat = programs.bridge(**QUICK), programs.worker(concurrency=2, **QUICK), programs.beat(**QUICK)
+    running = [bridge, worker, beat]
+    for program in running:
+        program.launch()
+    for program in running:
+        program.start()
+    count = 20
+    produce(kafka.bootstrap_servers, topic, log_records(RUNS, range(count)))
+    wait_applied(kafka.bootstrap_servers, group, topic, seconds=60)
+    for code in codes:
+        produce(kafka.bootstrap_servers, topic, log_records(RUNS, range(count, count + 100)))
+        waiting = programs.command("wait", "--for", "redis", "--timeout", "100")
+        with TROUBLES[code](own_redis):
+            bridge.wait_output(f'"code": "{code}"', 60)
+            worker.wait_output(f'"code": "{code}"', 60)
+            produce(kafka.bootstrap_servers, topic, log_records(RUNS, range(count + 100, count + 120)))
+            status, doctor = programs.command("status", "--json"), programs.command("doctor")
+            for command in (waiting, status, doctor):
+                command.launch()
+            waiting.wait_output("waiting: Redis", 60)
+            for command in (status, doctor):
+                assert command.wait(60) == 1, command.output()
+            for command in (waiting, status, doctor):
+                assert ANSWERS[code].meaning in command.output(), command.output()
+                assert "Traceback" not in command.output()
+            assert any(code in sentence for sentence in json.loads(status.output())["wrong"])
+            ended = monotonic()
+        assert waiting.wait(60) == 0, waiting.output()
+        wait_applied(kafka.bootstrap_servers, group, topic, seconds=120)
+        record_property(f"seconds after {code}", monotonic() - ended)
+        count += 120
+        assert read_numbers(settings["STORAGE_URL"]) == all_numbers(RUNS, count)
+        assert all(program.is_alive() for program in running)
+    assert not any("Traceback" in program.output() for program in running)
+
+
+def is_said(health: Health, code: str) -> bool:
+    return any(code in why for why in health.find_unready())
+
+
+def test_beat_sends_what_is_due_when_redis_takes_it(
+    own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not when it is due the next time, which may be tomorrow."""
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    health = Health(Role.BEAT, tmp_path, stale=60.0, needs={REDIS: 60.0})
+    with make_app(Settings()) as app:
+        scheduler = WatchedScheduler(app, schedule_filename=str(tmp_path / "schedule"))
+        scheduler.redis = RedisState(Meter(), health)
+        entry = scheduler.Entry("a job", "matyan.jobs.outbox", schedule=60.0, options={"queue": JOBS_QUEUE}, app=app)
+        for code in ("OOM", "READONLY", "MISCONF"):
+            with TROUBLES[code](own_redis):
+                sending = Thread(target=scheduler.apply_entry, args=(entry, scheduler.producer))
+                sending.start()
+                wait_until(partial(is_said, health, code), f"{code} is said", seconds=60)
+            sending.join(60)
+            assert not sending.is_alive()
+            assert health.find_unready() == []
+        scheduler.close()
+        with own_redis.client() as client:
+            assert client.llen(JOBS_QUEUE) == 3
