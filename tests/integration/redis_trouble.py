@@ -75,7 +75,7 @@ def other_password(server: RedisServer) -> Iterator[None]:
 def no_rights(server: RedisServer) -> Iterator[None]:
     """Our user may not do any more what it could."""
     with server.client() as client:
-        client.execute_command("ACL", "SETUSER", USER, "-brpop", "-lpush")
+        client.execute_command("ACL", "SETUSER", USER, "-@write")
         yield
         client.execute_command("ACL", "SETUSER", USER, "+@all")
 
