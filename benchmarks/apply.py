@@ -1,22 +1,26 @@
 """CPU per record in `storage.apply`, decoding included: ``python -m benchmarks.apply``.
 
 Batches of 1,000 records of 10 runs go through `BatchApplier`, as in the task, on the in-memory double of FoundationDB
-and on SQLite. The reference, measured in the same run, is the same records applied one to a transaction.
+and on SQLite; with ``--store fdb`` on a real FoundationDB too, where the client's network thread counts. The reference,
+measured in the same run, is the same records applied one to a transaction.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demo.servers.foundationdb import FoundationCluster
 from storage.batch import Record
 from storage.recorded import Recorded
 from storage.replay import Replay
-from storage.store import assemble_store
-from tests.engines import open_kind
+from tests.engines import CLUSTER_VARIABLE, open_store_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,7 +92,7 @@ def metrics() -> Iterator[Recorded]:
 def _measure(engine: str, kind: str, make: Callable[[int], dict[str, object]], count: int, size: int) -> float:
     """Microseconds of CPU a record."""
     records = list(_records(kind, make, count))
-    with tempfile.TemporaryDirectory() as folder, assemble_store(open_kind(engine, Path(folder))) as store:
+    with tempfile.TemporaryDirectory() as folder, open_store_kind(engine, Path(folder)) as store:
         replay = Replay(store)
         began = time.process_time()
         for start in range(0, count, size):
@@ -101,9 +105,24 @@ def _measure(engine: str, kind: str, make: Callable[[int], dict[str, object]], c
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", choices=("fdb",), help="a store more: a real FoundationDB")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        engines = ["double", "sqlite"]
+        if options.store == "fdb":
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            cluster = stack.enter_context(FoundationCluster(folder))
+            cluster.programs.load()
+            os.environ[CLUSTER_VARIABLE] = str(cluster.cluster_file)
+            engines.append("cluster")
+        _print_all(engines)
+
+
+def _print_all(engines: list[str]) -> None:
     print(f"CPU a record in apply, decoding included; batches of {BATCH}, {RUNS} runs, {RECORDS} records")
     for title, (kind, make) in KINDS.items():
-        for engine in ("double", "sqlite"):
+        for engine in engines:
             batched = _measure(engine, kind, make, RECORDS, BATCH)
             single = _measure(engine, kind, make, REFERENCE, 1)
             ratio = f"one by one {single:7.1f} us   ratio {single / batched:5.1f}"

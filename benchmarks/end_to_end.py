@@ -18,6 +18,7 @@ import psutil
 from benchmarks.apply import metrics
 from demo.applied import wait_committed
 from demo.frontier import Frontier
+from demo.servers.foundationdb import FoundationCluster
 from demo.servers.kafka import KafkaServer
 from demo.servers.product import BridgeProcess, WorkerProcess
 from demo.servers.redis import RedisServer
@@ -36,9 +37,9 @@ def _cpu(pid: int) -> float:
     return float(sum(one.user + one.system for one in times))
 
 
-def _reference(folder: Path) -> float:
+def _reference(store_url: str) -> float:
     """Records a second, one by one."""
-    with open_store(f"sqlite:///{folder / 'reference.db'}") as store:
+    with open_store(store_url) as store:
         replay = Replay(store)
         began = time.monotonic()
         for record in islice(metrics(), REFERENCE):
@@ -53,14 +54,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--concurrency", type=int, default=2, help="children of the worker")
+    parser.add_argument("--store", choices=("sqlite", "fdb"), default="sqlite", help="fdb: a real FoundationDB")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         redis = stack.enter_context(RedisServer(folder / "redis"))
         kafka = stack.enter_context(KafkaServer(folder / "kafka"))
         kafka.create_topic(TOPIC, PARTITIONS)
+        cluster = None
+        if options.store == "fdb":
+            cluster = stack.enter_context(FoundationCluster(folder / "foundationdb"))
+            cluster.programs.load()
         settings = {
-            "STORAGE_URL": f"sqlite:///{folder / 'store.db'}",
+            "STORAGE_URL": f"sqlite:///{folder / 'store.db'}" if cluster is None else cluster.url,
             "REDIS_URL": redis.url,
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         }
@@ -80,9 +86,13 @@ def main() -> None:
         bridge.stop()
         worker.stop()
         tally = count_tasks([worker.log])
-        rate, reference = tally.applied / tally.seconds, _reference(folder)
+        if cluster is not None:
+            cluster.clear()
+        reference = _reference(f"sqlite:///{folder / 'reference.db'}" if cluster is None else cluster.url)
+        rate = tally.applied / tally.seconds
     count = options.records
-    print(f"end to end, {count} log_metric of 10 runs, {options.concurrency} worker children, SQLite store")
+    name = "SQLite" if cluster is None else "FoundationDB"
+    print(f"end to end, {count} log_metric of 10 runs, {options.concurrency} worker children, {name} store")
     print(f"  {rate:,.0f} records/s, {tally.applied / tally.batches:.0f} records a task, {tally.batches} tasks")
     bridge_share, worker_share = bridge_cpu / count * 1e6, worker_cpu / count * 1e6
     print(f"  CPU a record: bridge {bridge_share:.1f} us, workers {worker_share:.1f} us")

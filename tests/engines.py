@@ -8,7 +8,7 @@ one whose file ``MATYAN_TEST_FDB_CLUSTER_FILE`` names. It may hold anything: use
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import pytest
 from storage.engine import Tries, open_engine
 from storage.foundationdb import FoundationEngine
 from storage.foundationdb_client import load_client
+from storage.store import Store, assemble_store
 from tests.fdb_double import load_double
 from tests.fdb_double.library import load_binding
 
@@ -95,6 +96,15 @@ def own_directory(kind: str, engine: Engine, name: str) -> Iterator[tuple[str, .
     finally:
         if path:
             remove_directory(kind, engine, path)
+
+
+@contextmanager
+def open_store_kind(kind: str, folder: Path, *, timeout: float = 10.0) -> Iterator[Store]:
+    """An empty store of this kind; on a cluster in a directory of its own, which goes with it."""
+    engine = open_kind(kind, folder, timeout=timeout)
+    own = own_directory(kind, engine, "store") if kind == "cluster" else nullcontext(())
+    with own as under, assemble_store(engine, under=under) as store:
+        yield store
 
 
 def remove_directory(kind: str, engine: Engine, path: tuple[str, ...]) -> None:

@@ -152,7 +152,9 @@ def test_maybe_committed_is_settled_by_the_retry(
     assert faulty.applied() == 1
 
 
-@pytest.mark.parametrize("codes", [[1007], [1020], [1020, 1020], [1007, 1021, 1020], [1037], [1039], [1213]])
+@pytest.mark.parametrize(
+    "codes", [[1007], [1020], [1020, 1020], [1007, 1021, 1020], [1037], [1038], [1039], [1078], [1213]]
+)
 def test_a_patient_transaction_tries_again(make_faulty: Callable[..., Faulty], codes: list[int]) -> None:
     faulty = make_faulty()
     faulty.faults.commits.extend(fault(code) for code in codes)
@@ -224,6 +226,15 @@ def test_a_store_that_does_not_answer_is_unavailable(make_faulty: Callable[..., 
     with pytest.raises(StorageUnavailable, match="is the cluster up"):
         faulty.engine.directory("somewhere")
     faulty.faults.come_back()
+    assert faulty.engine.transact(faulty.append) == "applied"
+
+
+def test_a_database_that_stays_locked_is_unavailable_and_says_so(make_faulty: Callable[..., Faulty]) -> None:
+    faulty = make_faulty(timeout=0.3)
+    faulty.faults.reads.extend([1038] * 100_000)
+    with pytest.raises(StorageUnavailable, match="the database is locked, by an operator or by a restore"):
+        faulty.engine.transact(faulty.append, impatient=True)
+    faulty.faults.reads.clear()
     assert faulty.engine.transact(faulty.append) == "applied"
 
 

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 from bridge.lanes import choose_lane
 from bridge.lookup import Lookup
 from demo.servers.foundationdb import FoundationCluster
+from demo.servers.foundationdb_programs import missing_for_foundationdb
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import DidNotStart, wait_until
 from demo.servers.s3 import MotoServer
@@ -63,16 +64,13 @@ def group() -> str:
     return INGEST_GROUP  # the stock workers know no other
 
 
-@pytest.fixture(params=["sqlite", "foundationdb"])
+@pytest.fixture
 def settings(settings: dict[str, str], request: pytest.FixtureRequest) -> dict[str, str]:
-    """On a real FoundationDB, and where there is none on the double over an embedded store."""
-    if request.param == "foundationdb":
+    """On a real FoundationDB; where there is none, on an embedded store, which stock workers open by the double."""
+    if missing_for_foundationdb() is None:
         cluster: FoundationCluster = request.getfixturevalue("foundationdb")
         settings = {**settings, "STORAGE_URL": cluster.url}
     return {**settings, "CONTROL_GROUP": CONTROL_GROUP}
-
-
-embedded = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -259,7 +257,6 @@ def test_after_a_kill_without_drain_the_stock_worker_applies_again(
     assert sum(len(numbers) for numbers in found.values()) > RUNS * 30
 
 
-@embedded
 @needs_streams
 def test_records_replayed_before_the_cut_and_after_the_way_back(
     kafka: KafkaServer, topic: str, group: str, programs: Programs, settings: dict[str, str], tmp_path: Path

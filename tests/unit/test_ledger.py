@@ -23,16 +23,16 @@ from storage.ledger import (
     unpack_owner,
 )
 from storage.store import Store, assemble_store
-from tests.engines import double_database, open_kind
+from tests.engines import double_database, open_kind, open_store_kind
 from tests.fdb_double.fdb.faults import Fault
 
 SOURCE = Source("cluster", "data-ingestion", "topic-1", 2)
 SEEN = {0: 40, 1: 49}  # with nothing outstanding and 50 read next: a drained moment
 
 
-@pytest.fixture(params=["sqlite", "double"])
+@pytest.fixture(params=["sqlite", "double", "cluster"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with assemble_store(open_kind(request.param, tmp_path)) as opened:
+    with open_store_kind(request.param, tmp_path) as opened:
         yield opened
 
 

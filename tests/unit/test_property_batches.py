@@ -8,14 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.application import Applier
 from storage.batch import Record
-from storage.store import assemble_store
 from tests.conformance.vectors import State, apply, dump
-from tests.engines import open_kind
+from tests.engines import open_store_kind
 
 RUNS = st.sampled_from(["r1", "r2", ""])
 NAMES = st.sampled_from(["loss", "acc", "logs", "", "a\x00b", 1, True, 1.0])
@@ -85,7 +85,7 @@ def result(folder: Path, kind: str, values: list[bytes], cuts: list[int]) -> tup
     """The state and outcomes after applying in batches of these sizes, with ids drawn in the order of need."""
     drawn = iter(range(10_000))
     records = [Record(offset, 0, None, value) for offset, value in enumerate(values)]
-    with assemble_store(open_kind(kind, folder)) as opened:
+    with open_store_kind(kind, folder) as opened:
         applier = Applier(
             opened.directories,
             clock=lambda: 1.8e9,
@@ -109,6 +109,14 @@ def test_cuts_change_nothing(values: list[bytes], sizes: list[int]) -> None:
         singly = result(Path(one), "double", values, [1] * len(values))
         assert result(Path(two), "double", values, cuts) == singly
         assert result(Path(three), "double", values, [len(values)]) == singly
+
+
+@settings(max_examples=10, deadline=None)
+@given(RECORDS)
+@pytest.mark.usefixtures("foundationdb_server")
+def test_a_cluster_and_its_double_agree(values: list[bytes]) -> None:
+    with TemporaryDirectory() as one, TemporaryDirectory() as two:
+        assert result(Path(one), "cluster", values, [len(values)]) == result(Path(two), "double", values, [len(values)])
 
 
 @settings(max_examples=25, deadline=None)

@@ -11,11 +11,13 @@ DESCRIPTIONS = {
     1025: "Operation aborted because the transaction was cancelled",
     1031: "Operation aborted because the transaction timed out",
     1037: "Storage process does not have recent mutations",
-    1038: "Server is in the midst of a recovery",
+    1038: "Database is locked",
     1039: "The protocol version of the cluster has changed",
-    1042: "Proxies are memory limited",
+    1042: "CommitProxy commit memory limit exceeded",
     1051: "Batch GRV request rate limit exceeded",
+    1078: "GetReadVersion proxy memory limit exceeded",
     1213: "Transaction tag is being throttled",
+    1223: "Exceeded maximum proxy tag throttling duration",
     1515: "No cluster file found in current directory or default location",
     2000: "Invalid API call",
     2004: "Key outside legal range",
@@ -23,12 +25,11 @@ DESCRIPTIONS = {
     2101: "Transaction exceeds byte limit",
     2102: "Key length exceeds limit",
     2103: "Value length exceeds limit",
-    6000: "Client attempted to access a resource which it's not allowed to",
+    6000: "Client tried to access unauthorized data",
 }
 
-# What the client's on_error tries again (fdbclient/NativeAPI, Transaction::onError, and the multi-version
-# client's own for 1039). A timeout is not among them.
-RETRIED = frozenset({1007, 1009, 1020, 1021, 1037, 1038, 1039, 1042, 1051, 1213})
+# What the client's on_error tries again. A timeout is not among them. (tests/contract/test_double.py asks the library.)
+RETRIED = frozenset({1007, 1009, 1020, 1021, 1037, 1038, 1039, 1042, 1051, 1078, 1213, 1223})
 
 
 class FDBError(Exception):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .codes import RETRIED, FDBError
+from .codes import DESCRIPTIONS, RETRIED, FDBError
 from .faults import Fault, Faults
 from .file import FileStore
 from .futures import Future, Value
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .writes import Store
 
 __all__ = [
+    "DESCRIPTIONS",
+    "RETRIED",
     "Database",
     "FDBError",
     "FDBRange",
