@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from tasks.errors import WrongSettingError
 from tasks.settings.redis_url import Kind, Verify
 
@@ -24,6 +21,8 @@ _VERIFY: Final = {
 }
 # Without these a half-open connection to Redis, or to a sentinel, holds whoever uses it up for minutes.
 _SOCKET: Final = {"socket_timeout": 5, "socket_connect_timeout": 5, "socket_keepalive": True}
+
+_SENTINEL: Final = {**_SOCKET, "socket_timeout": 2, "socket_connect_timeout": 2}  # it answers at once, or is away
 
 
 def configure_broker(settings: Settings) -> dict[str, Any]:
@@ -109,9 +108,9 @@ def _configure_tls(tls: TLS) -> dict[str, Any]:
 
 
 def _configure_sentinels(settings: Settings) -> dict[str, Any]:
-    """How each sentinel is spoken to. One that is away is not tried again: the next one is asked."""
+    """How each sentinel is spoken to. Only plain values: Flower shows Celery's settings."""
     tls = settings.redis_address().tls
     secure = {"ssl": True, **_configure_tls(tls)} if tls is not None and settings.redis_sentinel_tls else {}
     named = {"username": settings.redis_sentinel_username, "password": settings.redis_sentinel_password}
     who = {name: value for name, value in named.items() if value}
-    return {**_SOCKET, "retry": Retry(NoBackoff(), 0), **who, **secure}
+    return {**_SENTINEL, **who, **secure}

@@ -25,6 +25,7 @@ from redis.exceptions import (
 
 from tasks.redis_answers import ANSWERS, find_code, show_text
 from tasks.redis_refusals import REFUSALS
+from tasks.sentinels import AsksSentinels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -217,7 +218,7 @@ class Channel(_Channel, redis.Channel):  # type: ignore[misc] # kombu has no typ
     """A channel to one Redis."""
 
 
-class SentinelChannel(_Channel, redis.SentinelChannel):  # type: ignore[misc] # kombu has no types
+class SentinelChannel(AsksSentinels, _Channel, redis.SentinelChannel):  # type: ignore[misc] # kombu has no types
     """A channel to the Redis that sentinels name."""
 
 
