@@ -1,17 +1,20 @@
-"""Beat's metrics and health: a thread reads what the store holds now and then, the scheduler says that it turns."""
+"""Beat's metrics and health: a thread reads what the store holds now and then, the scheduler says that it turns.
+
+And the scheduler itself, which believes no time that lies ahead of the clock.
+"""
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from celery.beat import PersistentScheduler, SchedulingError
+from celery.beat import Scheduler, SchedulingError
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -23,6 +26,7 @@ from tasks.metrics import CASCADES, CLEANUPS, DEAD_LETTERS_KEPT, LEDGER_AGE, OUT
 from tasks.pulse import Pulse
 from tasks.redis_answers import explain
 from tasks.redis_state import REDIS, RedisState
+from tasks.schedule_file import ScheduleFile, Sent
 from tasks.settings import WrongSettingError
 from tasks.watch import Watch
 
@@ -38,6 +42,8 @@ STORE: Final = "store"
 EVERY: Final = 30.0  # seconds between two readings of the ledgers
 _PAUSE: Final = 2.0  # seconds between two tries to send what Redis refuses
 _SAY_EVERY: Final = 30.0  # seconds between two lines about that
+_AHEAD: Final = 60.0  # seconds that a clock may be set back by, without a word: the shortest time between two turns
+_PILED: Final = 1_000  # tasks in the jobs' queue
 # Done cleanups are kept by the thousand, and nobody waits for them: the counter of finished ones tells.
 _STATES: Final = tuple(state for state in CleanupState if state is not CleanupState.DONE)
 _CASCADE_STATES: Final = tuple(state for state in CascadeState if state is not CascadeState.DONE)
@@ -110,37 +116,60 @@ def show_ledgers(store: Store, meter: Meter) -> None:
     meter.show_age(LEDGER_AGE)
 
 
-class WatchedScheduler(PersistentScheduler):  # type: ignore[misc] # Celery has no types
+class WatchedScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
     """Celery's scheduler, which says that it turns, also while it waits for Redis.
 
-    It remembers in a file what it sent last: pickles, and whoever writes a pickle runs code in whoever reads it. The
-    default is in the folder for temporary files, where everybody may write: so only our own file is read.
+    What it sent last is kept in a file of our own (`tasks.schedule_file`) and not in Celery's: that one is pickles,
+    and whoever writes a pickle runs code in whoever reads it; and its form differs from one Python to the next.
     """
 
     turned: Callable[[], None] = staticmethod(ignore)
     ended: Callable[[], None] = staticmethod(ignore)
     redis: RedisState | None = None
 
-    def setup_schedule(self) -> None:
-        """Read the schedule from its file, whose folder is made if it is absent.
+    def __init__(self, *args: Any, schedule_filename: str, **options: Any) -> None:
+        self._path = schedule_filename
+        self._file = ScheduleFile(Path(schedule_filename))
+        super().__init__(*args, sync_every_tasks=1, **options)
 
-        Raises:
-            OSError: the folder cannot be made, or written to.
-            PermissionError: the file belongs to another user; says which.
-        """
-        name = Path(self.schedule_filename)
-        name.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in self.known_suffixes:
-            path = name.with_name(name.name + suffix)
-            if path.exists() and path.stat().st_uid != os.geteuid():
-                msg = f"{path} belongs to another user: delete it, or name another with BEAT_SCHEDULE_FILE"
-                raise PermissionError(msg)
+    @property
+    def info(self) -> str:
+        """For Celery's banner."""
+        return f"    . file -> {self._path}"
+
+    def setup_schedule(self) -> None:
+        """Make the schedule, and read from the file what was sent last."""
         super().setup_schedule()
+        for name, sent in self._file.read().items():
+            entry = self.schedule.get(name)
+            if entry is not None:
+                entry.last_run_at = datetime.fromtimestamp(sent.at, UTC)
+                entry.total_run_count = sent.times
+        self.sync()
+
+    def sync(self) -> None:
+        """Write to the file what was sent last."""
+        self._file.write(
+            {name: Sent(entry.last_run_at.timestamp(), entry.total_run_count) for name, entry in self.schedule.items()}
+        )
 
     def tick(self, *args: Any, **options: Any) -> Any:
         """Send what is due; the seconds until the next."""
         self.turned()
+        self._bring_back()
         return super().tick(*args, **options)
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send a job, unless its queue is full of what nobody takes.
+
+        No job expires in its queue: Celery would compare the worker's clock with ours, and clocks differ. A job that
+        has waited past its next turn is passed over by the record of the one before it (`storage.locks`).
+        """
+        waiting = self._count_waiting()
+        if waiting >= _PILED:
+            log.error("a job is not sent: no worker takes what waits in its queue", job=entry.name, waiting=waiting)
+            return
+        super().apply_entry(entry, producer=producer)
 
     def close(self) -> None:
         """Write the schedule to its file, and end what watches it."""
@@ -169,6 +198,32 @@ class WatchedScheduler(PersistentScheduler):  # type: ignore[misc] # Celery has 
                 if self.redis is not None:
                     self.redis.well()
                 return sent
+
+    def _bring_back(self) -> None:
+        """Bring entries that were sent in the future back to now: the clock was wrong, then or as the file was read.
+
+        Celery sends nothing before such a time has come. Its heap holds times of that clock too, and is made anew.
+        """
+        now = self.app.now()
+        ahead = [entry for entry in self.schedule.values() if (entry.last_run_at - now).total_seconds() > _AHEAD]
+        if ahead:
+            log.warning(
+                "the clock was wrong: jobs are noted as sent in the future, and are taken as sent just now",
+                jobs=sorted(entry.name for entry in ahead),
+                ahead_seconds=round(max((entry.last_run_at - now).total_seconds() for entry in ahead)),
+            )
+            for entry in ahead:
+                entry.last_run_at = now
+            self._heap = None
+            self.sync()
+
+    def _count_waiting(self) -> int:
+        """How many tasks wait in the jobs' queue; 0 where Redis does not say, since sending will tell."""
+        try:
+            client: Any = self.connection.default_channel.client
+            return int(client.llen(self.app.conf.task_default_queue))
+        except (OperationalError, RedisError, OSError):
+            return 0
 
     def _ensure_connected(self) -> Any:
         def failed(error: Exception, interval: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from celery.schedules import crontab
 
@@ -13,14 +13,12 @@ from tasks.job_list import JOBS
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
-_LONGEST: Final = 3_600.0  # seconds that a job may wait for a worker
-
 
 def make_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     """Celery's ``beat_schedule``: an entry for each job whose cron line is not empty.
 
-    A job that no worker took before its next turn is not run twice then: it expires. It is told how far apart its turns
-    are, so that what a second beat sends at the same time is passed over.
+    A job is told how far apart its turns are, so that what a second beat sends at the same time is passed over, and
+    what has waited for a worker past its next turn.
     """
     schedule = {}
     for job in JOBS.values():
@@ -30,7 +28,6 @@ def make_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
                 "task": job.task,
                 "schedule": _as_celery(cron),
                 "kwargs": {"gap": cron.gap},
-                "options": {"expires": min(_LONGEST, cron.gap * 0.9)},
             }
     return schedule
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
-from celery.beat import PersistentScheduler
+from structlog.testing import capture_logs
 
 from tasks.app import make_app
+from tasks.beat import WatchedScheduler
 from tasks.celeryconfig import configure, find_queues
 from tasks.cron import Cron, parse_cron
 from tasks.job_list import JOBS
 from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE, CLEANUP_TASK, JOBS_QUEUE, OUTBOX_TASK, REQUEUE_TASKS
 from tasks.schedule import make_schedule, schedule_file
+from tasks.schedule_file import ScheduleFile
 from tasks.settings import Settings, WrongSettingError, load_settings
 
 HOUR, DAY = 3600.0, 86400.0
@@ -99,12 +104,12 @@ def test_a_line_from_the_environment_switches_a_job_on_or_off(monkeypatch: pytes
     assert set(make_schedule(load_settings(None))) == set(JOBS) - {"outbox"}
 
 
-def test_beat_is_told_task_queue_and_expiry() -> None:
+def test_beat_is_told_task_and_queue_and_no_time_that_a_workers_clock_would_have_to_agree_with() -> None:
     schedule = make_schedule(load_settings(None))
     sweep, outbox = schedule["orphan-blobs"], schedule["outbox"]
     assert sweep["task"] == "matyan.jobs.orphan_blobs"
-    assert (sweep["options"], sweep["kwargs"]) == ({"expires": HOUR}, {"gap": DAY})
-    assert (outbox["options"]["expires"], outbox["kwargs"]) == (54.0, {"gap": 60.0})
+    assert ("options" in sweep, sweep["kwargs"]) == (False, {"gap": DAY})
+    assert ("options" in outbox, outbox["kwargs"]) == (False, {"gap": 60.0})
 
 
 @pytest.mark.parametrize(
@@ -140,9 +145,111 @@ def test_what_is_sent_by_name_alone_is_read_by_somebody(prefix: str) -> None:
 
 def test_beat_adds_nothing_to_our_schedule(tmp_path: Path) -> None:
     with make_app(load_settings(None)) as app:
-        scheduler = PersistentScheduler(app=app, schedule_filename=str(tmp_path / "schedule"))
+        scheduler = WatchedScheduler(app=app, schedule_filename=str(tmp_path / "schedule"))
         assert set(scheduler.schedule) == set()
         scheduler.close()
+
+
+@pytest.fixture
+def make_scheduler(tmp_path: Path) -> Iterator[Callable[[], WatchedScheduler]]:
+    """Makes a scheduler of all jobs on one file, as a beat that begins does."""
+    settings = load_settings(None)
+    with make_app(settings) as app:
+        app.conf.beat_schedule = make_schedule(settings)
+        yield lambda: WatchedScheduler(app=app, schedule_filename=str(tmp_path / "deep" / "schedule"), Producer=object)
+
+
+def test_beat_remembers_what_it_sent(make_scheduler: Callable[[], WatchedScheduler]) -> None:
+    first = make_scheduler()
+    sent = first.reserve(first.schedule["outbox"])
+    first.schedule["outbox"].last_run_at -= timedelta(seconds=3)
+    first.close()
+    entry = make_scheduler().schedule["outbox"]
+    assert entry.last_run_at == sent.last_run_at
+    assert entry.total_run_count == 1
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=3_650), timedelta(days=365 * 7_000)])
+def test_what_was_sent_in_the_future_counts_as_sent_now(
+    make_scheduler: Callable[[], WatchedScheduler], ahead: timedelta
+) -> None:
+    first = make_scheduler()
+    first.schedule["outbox"].last_run_at += ahead
+    first.close()
+    again = make_scheduler()
+    with capture_logs() as logs:
+        seconds = again.tick()
+        again.tick()
+    assert 0 < seconds <= 60, "the next turn of a job that runs each minute"
+    assert abs(again.schedule["outbox"].last_run_at - datetime.now(UTC)) < timedelta(minutes=5)
+    (said,) = logs
+    assert said["event"].startswith("the clock was wrong")
+    assert said["jobs"] == ["outbox"]
+    assert said["ahead_seconds"] == pytest.approx(ahead.total_seconds(), abs=300)
+
+
+def test_a_clock_set_back_while_beat_runs_starves_no_job(make_scheduler: Callable[[], WatchedScheduler]) -> None:
+    scheduler = make_scheduler()
+    scheduler.tick()
+    for entry in scheduler.schedule.values():
+        entry.last_run_at += timedelta(days=365)
+    heap: Any = scheduler
+    heap._heap = [event._replace(time=event.time + 365 * DAY) for event in heap._heap]
+    assert scheduler.tick() <= 60
+    assert max(event.time for event in heap._heap) < datetime.now(UTC).timestamp() + 8 * DAY
+
+
+def test_the_past_is_no_harm(make_scheduler: Callable[[], WatchedScheduler], tmp_path: Path) -> None:
+    make_scheduler().close()
+    file = tmp_path / "deep" / "schedule"
+    sent = {"outbox": {"at": -1e30, "times": 3}, "gone": {"at": 0, "times": 1}}
+    file.write_text(json.dumps({"version": 1, "sent": sent}))
+    entry = make_scheduler().schedule["outbox"]
+    assert entry.last_run_at == datetime(1970, 1, 1, tzinfo=UTC)
+    assert entry.is_due().is_due
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it is empty"),
+        (b'{"version": 1, "sent": {"outbo', "no JSON: cut short"),
+        (b"\xce\x9aW\x13\x00", "no JSON"),
+        (b"[]", "no schedule of version 1"),
+        (b'{"version": 2, "sent": {}}', "no schedule of version 1"),
+        (b'{"version": 1, "sent": 3}', "an entry of it is wrong"),
+        (b'{"version": 1, "sent": {"outbox": {"at": "x", "times": 1}}}', "an entry of it is wrong"),
+        (b'{"version": 1, "sent": {"outbox": {"at": NaN, "times": 1}}}', "an entry of it is wrong"),
+        (b'{"version": 1, "sent": {"outbox": {"at": 1}}}', "an entry of it is wrong"),
+    ],
+)
+def test_a_file_that_is_no_schedule_is_said_and_made_anew(
+    make_scheduler: Callable[[], WatchedScheduler], tmp_path: Path, content: bytes, why: str
+) -> None:
+    file = tmp_path / "deep" / "schedule"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    with capture_logs() as logs:
+        make_scheduler().close()
+    (said,) = logs
+    assert said["event"].startswith("the schedule file cannot be read and is made anew")
+    assert (said["file"], said["log_level"]) == (str(file), "warning")
+    assert why in said["error"]
+    assert set(ScheduleFile(file).read()) == set(make_scheduler().schedule)
+
+
+def test_a_file_that_cannot_be_written_is_said_once_and_beat_goes_on(
+    make_scheduler: Callable[[], WatchedScheduler], tmp_path: Path
+) -> None:
+    (tmp_path / "deep").write_text("a file, where a folder should be")
+    with capture_logs() as logs:
+        scheduler = make_scheduler()
+        assert scheduler.tick() <= 60
+        scheduler.sync()
+        scheduler.close()
+    assert [said["event"].partition(":")[0] for said in logs if "written" in said["event"]] == [
+        "the schedule file cannot be written"
+    ]
 
 
 def test_beat_keeps_its_file_where_it_may_write() -> None:
