@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from bridge.desk import Desk
 from bridge.fresh import KafkaAway
+from storage.clocks import FIRST
 from tasks.metrics import (
     CONTROL_CONSUMED,
     IN_FLIGHT,
@@ -55,11 +56,16 @@ class Lag:
 
 
 class LagClock:
-    """Works the lag of a partition out, also where its oldest record is not known: then since when there is one."""
+    """Works the lag of a partition out, also where its oldest record is not known: then since when there is one.
+
+    A record whose time lies ahead, or before all that Matyan ever logged, has a producer with a wrong clock: it ages
+    since it is the oldest.
+    """
 
     def __init__(self) -> None:
         self._applied: int | None = None
         self._since: float | None = None
+        self._oldest: int | None = None  # the offset of the record that `_since` is about, where it is known
 
     def read(self, state: Partition | None, bounds: Bounds | None, now: float, wall: float) -> Lag | None:
         """The lag now; None where nothing is known yet.
@@ -78,7 +84,14 @@ class LagClock:
             unread = 0 if bounds is None else max(0, bounds.readable - max(state.position, bounds.log_start))
             records = state.unapplied + unread
             first = state.oldest()
-            created = first.timestamp_ms / 1_000 if first is not None and first.timestamp_ms > 0 else None
+            created = first.timestamp_ms / 1_000 if first is not None else None
+            if created is not None and not FIRST < created <= wall:
+                created = None
+            oldest = first.offset if first is not None else None
+            if oldest is not None:
+                if self._oldest is not None and oldest != self._oldest:
+                    self._since = None
+                self._oldest = oldest
         elif self._applied is None or bounds is None:
             return None
         else:

@@ -343,7 +343,10 @@ class BatchApplier:
             if mark is not None and mark.offset == batch.records[first].offset:
                 deaths = mark.deaths
                 if not _is_retry(token, mark.token):
-                    if self._clock() < mark.time + self._patience:
+                    now = self._clock()
+                    if now < mark.time + self._patience:
+                        if mark.time > now:  # of a clock ahead of ours: from now on it ages by ours
+                            self.ledger.write_mark(transaction, batch.source, batch.lane, mark._replace(time=now))
                         return State.UNFINISHED
                     deaths += 1
             if deaths >= DEATHS:

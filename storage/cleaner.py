@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
 from storage.blob_names import is_foreign, run_prefix
-from storage.cleanup import Cleanup, CleanupState
+from storage.cleanup import LONGEST_WAIT, Cleanup, CleanupState
 from storage.errors import BlobError, Poison, StorageError
 from storage.sweep import End, Sweep, Tally
 from storage.truth import find_obstacle
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from storage.engine import Transaction
     from storage.store import Store
 
-_LONGEST_WAIT: Final = 60.0  # seconds between two tries
 _NOTE_PAGES: Final = 5
 _NOTE_SECONDS: Final = 2.0
 
@@ -126,14 +125,16 @@ class Cleaner:
         if after is None:  # taken over, held by a person or purged while we worked; or a commit that went unheard
             after = self._get(run)
         pending = after is not None and after.state is CleanupState.PENDING
-        again = max(0.0, after.due - self._clock()) if after is not None and pending else None
+        again = min(max(0.0, after.due - self._clock()), LONGEST_WAIT) if after is not None and pending else None
         return Cleaned(after, True, again, *execution.deleted)
 
     def _pass_over(self, run: str, task_id: str) -> Cleaned:
         """Nothing was begun. The same task come back, while its own execution is not taken for dead yet, waits."""
         entry = self._get(run)
-        same = entry is not None and entry.state is CleanupState.RUNNING and entry.task_id == task_id
-        return Cleaned(entry, worked=False, again=max(0.5, entry.due - self._clock()) if entry and same else None)
+        if entry is None or entry.state is not CleanupState.RUNNING or entry.task_id != task_id:
+            return Cleaned(entry, worked=False, again=None)
+        again = min(max(0.5, entry.due - self._clock()), self._terms.lease)  # clocks differ: it is looked at again
+        return Cleaned(entry, worked=False, again=again)
 
     def _get(self, run: str) -> Cleanup | None:
         return self._store.engine.read(lambda transaction: self._store.cleanups.get(transaction, run))
@@ -328,5 +329,5 @@ def choose_wait(attempts: int, backoff: float, *, spread: float | None = None) -
         backoff: seconds before the second try.
         spread: the jitter, 0 to 1; random if not given.
     """
-    longest = min(_LONGEST_WAIT, backoff * float(2 ** min(max(attempts - 1, 0), 20)))
+    longest = min(LONGEST_WAIT, backoff * float(2 ** min(max(attempts - 1, 0), 20)))
     return longest * (0.5 + 0.5 * (random.random() if spread is None else spread))

@@ -11,6 +11,7 @@ import msgpack
 Origin = Literal["event", "orphans", "hand"]
 
 ERROR: Final = 2_000  # characters kept of an error
+LONGEST_WAIT: Final = 60.0  # seconds between two tries
 
 
 class CleanupState(StrEnum):

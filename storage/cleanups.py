@@ -22,8 +22,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from storage.blob_names import check_key, run_prefix
-from storage.cleanup import ERROR, Cleanup, CleanupState, Origin, pack_cleanup
+from storage.cleanup import ERROR, LONGEST_WAIT, Cleanup, CleanupState, Origin, pack_cleanup
 from storage.cleanup_reading import CleanupReading
+from storage.clocks import is_impossible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -137,7 +138,7 @@ class Cleanups(CleanupReading):
             The cleanup, now running; None where there is nothing to do, or not yet.
         """
         old = self.get(transaction, run)
-        if old is None or not old.is_open or (old.due > now and old.token != token):
+        if old is None or not old.is_open or (old.token != token and _is_waiting(old, now, lease)):
             return None
         died = old.state is CleanupState.RUNNING and old.token != token
         if died and tries is not None and old.attempts >= tries:
@@ -270,6 +271,13 @@ class Cleanups(CleanupReading):
             return None
         return self._write(transaction, old, replace(old, due=due, updated=now))
 
+    def restamp(self, transaction: Transaction, entry: Cleanup, *, now: float) -> bool:
+        """Have an entry that a wrong clock wrote count as changed now; whether it was still what it was."""
+        if self.get(transaction, entry.run) != entry:
+            return False
+        self._write(transaction, entry, replace(entry, updated=now, due=now))
+        return True
+
     # -- named keys ------------------------------------------------------------------------------------------------
 
     def _name(self, transaction: Transaction, run: str, keys: Collection[str], named: int) -> int:
@@ -305,6 +313,11 @@ class Cleanups(CleanupReading):
             transaction.set(self._state_key(entry.state, entry.run), b"")
         transaction.set(self._key(entry.run), pack_cleanup(entry))
         return entry
+
+
+def _is_waiting(entry: Cleanup, now: float, lease: float) -> bool:
+    """Whether its time has not come, nor is one that cannot be."""
+    return entry.due > now and not is_impossible(entry.due, now, longest=max(lease, LONGEST_WAIT))
 
 
 def _open_again(entry: Cleanup, now: float) -> Cleanup:

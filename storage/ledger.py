@@ -8,6 +8,7 @@ Keys (tuple layer, behind the directory's prefix; ``source`` stands for cluster,
     ("floor", *source)             highest offset that we were about to commit    a key of its own: written often
     ("mark", *source, lane)        the record that a third attempt has begun
     ("gap", *source, first)        records that Kafka dropped before we read them
+    ("tombstone_seen", run)        when a job first saw a tombstone whose time cannot be
 
 This module knows keys, values and what one transaction reads and writes; what follows from them is decided in
 `storage.judgement` (tasks) and `bridge.takeover` (bridge).

@@ -9,6 +9,9 @@ so a job that outlives its time deletes its successor's lock. Ours stands beside
 
 A holder renews its lock while it works, so that it may take longer than the lock's time to live, which is short: the
 lock of a killed worker is free soon. It is its own only while both records say so.
+
+A time further ahead than any lock lives was written by a wrong clock, and locks nothing: a holder that lives after all
+sees its loss at its next renewal.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from uuid import uuid4
 
 import msgpack
 
+from storage.clocks import is_impossible
 from storage.encoding import pack_key, pack_time
 from storage.errors import LockHeld, LockLost
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from storage.engine import Engine, Transaction
     from storage.ledger import Ledger
 
+_LONGEST: Final = 3_600.0  # seconds that a lock lives by its defaults, ours and the stock jobs'
 _RESULT: Final = 1_000  # characters kept of a result
 
 
@@ -74,11 +79,18 @@ class LockRecords:
         value = transaction.get(self._ledger.key("job_lock", name)).wait()
         return None if value is None else LockOwner(*msgpack.unpackb(value))
 
-    def holder(self, transaction: Transaction, name: str, now: float) -> LockOwner | None:
-        """Who holds the lock; for a stock job the token is empty. None where it is free."""
+    def holder(self, transaction: Transaction, name: str, now: float, ttl: float = 0.0) -> LockOwner | None:
+        """Who holds the lock; for a stock job the token is empty. None where it is free.
+
+        Args:
+            transaction: in which it is read.
+            name: the lock's.
+            now: Unix seconds.
+            ttl: seconds that it lives by whoever asks, where that may be more than the default.
+        """
         raw, ours = self.until(transaction, name), self.owner(transaction, name)
         until = _read_time(raw)
-        if until <= now:
+        if until <= now or is_impossible(until, now, longest=max(ttl, _LONGEST)):
             return None
         return ours if ours is not None and raw == pack_time(ours.until) else LockOwner("", until, now, "a stock job")
 
@@ -134,7 +146,8 @@ class JobLocks:
         Args:
             name: the lock's.
             ttl: seconds until it is free again if nobody renews or releases it.
-            unless_done_since: do not begin where a run of the job ended after this time.
+            unless_done_since: do not begin where a run of the job ended after this time; nor, since clocks differ, so
+                long ahead of now at most.
 
         Raises:
             LockHeld: somebody else holds it, or the job was just done.
@@ -166,10 +179,15 @@ class HeldLock:
         name: the lock's.
         ttl: seconds until it is free again if nobody renews or releases it.
         clock: Unix seconds.
+
+    Attributes:
+        name: the lock's.
+        overrode: seconds that the lock's former time lay ahead: more than any, so it locked nothing; else 0.
     """
 
     def __init__(self, engine: Engine, records: LockRecords, name: str, ttl: float, clock: Callable[[], float]) -> None:
         self.name = name
+        self.overrode = 0.0
         self._engine = engine
         self._records = records
         self._ttl = ttl
@@ -187,13 +205,14 @@ class HeldLock:
         records, now = self._records, self._clock()
 
         def work(transaction: Transaction) -> None:
-            holder = records.holder(transaction, self.name, now)
+            holder = records.holder(transaction, self.name, now, self._ttl)
             if holder is not None and holder.token == self._token:
                 return  # a commit of ours that went through unheard
             if holder is not None:
                 raise LockHeld(_describe(self.name, holder, now))
+            self.overrode = max(0.0, _read_time(records.until(transaction, self.name)) - now)
             done = records.done(transaction, self.name)
-            if unless_done_since is not None and done is not None and done.ended > unless_done_since:
+            if unless_done_since is not None and done is not None and _is_near(done.ended, unless_done_since, now):
                 msg = f"{self.name} was done {now - done.ended:.0f} s ago by {done.who}: {done.result}"
                 raise LockHeld(msg)
             records.write(transaction, self.name, LockOwner(self._token, now + self._ttl, now, name_process()))
@@ -209,7 +228,7 @@ class HeldLock:
             StorageUnavailable: the store did not answer.
         """
         records, now = self._records, self._clock()
-        if now < self._until - self._ttl * 3 / 4:
+        if self._until - self._ttl <= now < self._until - self._ttl * 3 / 4:  # below: the clock was set back
             return
 
         def work(transaction: Transaction) -> None:
@@ -244,6 +263,10 @@ class HeldLock:
 def name_process() -> str:
     """This process, for people: host and process id."""
     return f"{socket.gethostname()}, process {os.getpid()}"
+
+
+def _is_near(ended: float, since: float, now: float) -> bool:
+    return since < ended < now + (now - since)
 
 
 def _describe(name: str, owner: LockOwner, now: float) -> str:

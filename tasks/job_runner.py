@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.blob_names import run_prefix
+from storage.clocks import SAID
 from storage.jobs.old_ledger import forget_old_entries
 from storage.jobs.order import JobOrder, Tally, show_tally
 from storage.jobs.orphans import sweep_orphans
@@ -14,6 +15,7 @@ from storage.jobs.stale_runs import finish_stale_runs
 from storage.jobs.stalled import send_stalled_again
 from storage.jobs.tombstones import clear_tombstones
 from storage.listing import has_any
+from tasks.cleanup import LEASE_SECONDS
 from tasks.queues import CASCADE_TASK, CLEANUP_QUEUE, CLEANUP_TASK
 
 if TYPE_CHECKING:
@@ -108,6 +110,11 @@ class JobRunner:
         with locks.hold(job.lock, ttl=job.lock_ttl(self._settings), unless_done_since=since) as lock:
             order = JobOrder(store, began, ask.dry_run, ask.limit, ask.tell, lock.renew)
             tally = _DO[job.name](self, order, ask)
+            if lock.overrode:
+                ask.tell(
+                    f"the lock {job.lock} was held until {lock.overrode:.0f} s from now, longer than any: it was taken"
+                )
+                tally[SAID] = tally.get(SAID, 0) + 1
             if ask.is_whole:
                 lock.note_done(show_tally(tally))
         return tally
@@ -141,6 +148,7 @@ class JobRunner:
         return send_stalled_again(
             replace(order, limit=min(order.limit or room, room)),
             stall_seconds=self._settings.cleanup_stall_seconds,
+            lease=self._settings.cleanup_slice_seconds + LEASE_SECONDS,
             send_cleanup=self._send_cleanup,
             send_cascade=self._send_cascade,
         )

@@ -13,6 +13,7 @@ import structlog
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from storage.clocks import SAID
 from storage.errors import LockHeld, StorageError
 from storage.jobs.order import show_tally
 from tasks.job_list import JOBS, Job
@@ -50,6 +51,12 @@ def _register(app: Celery, runner: JobRunner, job: Job) -> Task:
             log.error("job broken off, beat begins it again", job=job.name, error=str(error))
         else:
             seconds = round(time.monotonic() - began, 3)
+            if SAID in tally:
+                log.warning(
+                    "stored times cannot be and are not believed: a machine's clock is or was wrong",
+                    job=job.name,
+                    times=tally[SAID],
+                )
             log.info("job", job=job.name, dry_run=dry_run, seconds=seconds, result=show_tally(tally))
 
     task: Task = work

@@ -86,8 +86,8 @@ class OutboxPublisher:
         sent = left = 0
         page: list[OutboxEvent] = []
         for event in store.outbox.each(store.engine, page=_PAGE):
-            if event.time > now - older:
-                break  # the others are younger
+            if now - older < event.time <= now + older:
+                continue  # young; what lies further ahead is of another clock, and behind it may stand more
             page.append(event)
             if len(page) == _PAGE:
                 keep()

@@ -92,7 +92,7 @@ class WorkerWatch:
         if self._watch is None:
             return
         touched = _touched(self._folder)
-        if touched > self._seen:
+        if touched != self._seen:  # not later than before: the clock may have been set back
             self._seen = touched
             self._watch.health.answered(STORE)
         self._watch.health.turn()

@@ -61,7 +61,7 @@ def find_wrong(condition: Condition, settings: Settings) -> list[str]:
     ]
     wrong += [
         f"{stall.source} lane {stall.lane}: offsets {stall.first} to {stall.last} have not moved for "
-        f"{time.time() - stall.since:.0f} s (attempt {stall.attempt}): look at the workers' logs"
+        f"{max(0.0, time.time() - stall.since):.0f} s (attempt {stall.attempt}): look at the workers' logs"
         for stall in store.stalls
     ]
     for reason, count in sorted(_by_reason(store.dead).items()):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from storage.cascades import Cascade, CascadeState
 from storage.cleanup import Cleanup, CleanupState
+from storage.clocks import SAID, is_impossible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def forget_old_entries(order: JobOrder, *, older_than_hours: float) -> Tally:
-    """Delete entries of the ledgers that were done so long ago.
+    """Delete entries of the ledgers that were done so long ago. What a clock of the future wrote counts from now on.
 
     Args:
         order: see there.
@@ -31,16 +32,23 @@ def forget_old_entries(order: JobOrder, *, older_than_hours: float) -> Tally:
 
     def find_old() -> Iterator[Cleanup | Cascade]:
         for cleanup in order.scan(store.cleanups.each(store.engine, states=[CleanupState.DONE])):
-            if cleanup.updated < cutoff:
+            if cleanup.updated < cutoff or is_impossible(cleanup.updated, order.now):
                 yield cleanup
         for cascade in order.scan(store.cascades.each(store.engine, states=[CascadeState.DONE])):
-            if cascade.updated < cutoff:
+            if cascade.updated < cutoff or is_impossible(cascade.updated, order.now):
                 yield cascade
 
     for some in order.chunks(find_old()):
-        for entry in some:
+        ahead = [entry for entry in some if is_impossible(entry.updated, order.now)]
+        old = [entry for entry in some if entry not in ahead]
+        for entry in ahead:
+            tally[SAID] = tally.get(SAID, 0) + 1
+            order.tell(f"keep {_describe(entry)}, which has not come yet: its age counts from now on")
+        for entry in old:
             order.tell(f"{'would forget' if order.dry_run else 'forget'} {_describe(entry)}")
-        done = some if order.dry_run else _forget(order.store, some)
+        if ahead and not order.dry_run:
+            _restamp(order, ahead)
+        done = old if order.dry_run else _forget(order.store, old)
         tally["cleanups"] += sum(isinstance(entry, Cleanup) for entry in done)
         tally["cascades"] += sum(isinstance(entry, Cascade) for entry in done)
     return tally
@@ -63,6 +71,19 @@ def _forget(store: Store, some: list[Cleanup | Cascade]) -> list[Cleanup | Casca
         return done
 
     return store.engine.transact(work)
+
+
+def _restamp(order: JobOrder, some: list[Cleanup | Cascade]) -> None:
+    store = order.store
+
+    def work(transaction: Transaction) -> None:
+        for entry in some:
+            if isinstance(entry, Cleanup):
+                store.cleanups.restamp(transaction, entry, now=order.now)
+            else:
+                store.cascades.postpone(transaction, entry, due=order.now, now=order.now)
+
+    store.engine.transact(work)
 
 
 def _describe(entry: Cleanup | Cascade) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from storage.clocks import SAID, is_impossible
 from storage.encoding import pack_key, span, unpack_key, unpack_value
 from storage.handlers.run import Run, RunKeys
 from storage.overlay import Draft, View
@@ -25,7 +26,8 @@ def finish_stale_runs(order: JobOrder, *, older_than_hours: float) -> Tally:
 
     Args:
         order: see there; the limit is of runs finished.
-        older_than_hours: how long since they were created; a run without that time counts as of 1970.
+        older_than_hours: how long since they were created; a run without that time counts as of 1970, one of the
+            future (its client's clock is wrong) stays active, and is counted.
 
     Raises:
         LockLost: somebody else has the job now; what was done is done.
@@ -35,6 +37,11 @@ def finish_stale_runs(order: JobOrder, *, older_than_hours: float) -> Tally:
     for run, created in _each_active(order.store):
         tally["active"] += 1
         order.keep()
+        if is_impossible(created, order.now):
+            tally[SAID] = tally.get(SAID, 0) + 1
+            order.tell(
+                f"keep {run!r}: it was created {created - order.now:.0f} s ahead of now, so its age is not known"
+            )
         if not created < order.now - older_than_hours * 3600 or 0 < order.limit <= tally["finished"]:
             continue
         if order.dry_run or _finish(order, run, created):

@@ -9,8 +9,9 @@ import msgpack
 
 from storage.blob_names import UnsafeName, run_prefix
 from storage.cleanup import Cleanup, CleanupState
-from storage.encoding import pack_key, span, unpack_key
-from storage.jobs.order import JobOrder, Tally
+from storage.clocks import FIRST, SAID, is_impossible
+from storage.encoding import pack_key, pack_time, span, unpack_key
+from storage.jobs.order import CHUNK, JobOrder, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,6 +63,9 @@ def _read_time(value: bytes) -> float:
 def clear_tombstones(order: JobOrder, *, older_than_hours: float, has_blobs: Callable[[str], bool]) -> Tally:
     """Delete tombstones that are old enough, of runs whose blobs are gone.
 
+    A time that cannot be, of the future or from before 2020, is a wrong clock's, or ours is wrong: such a tombstone
+    ages since a job first saw it. So it goes neither too soon nor never, whichever clock it was; Matyan's bytes stay.
+
     They are gone where the run's whole cleanup is done. Where there is none (stock workers deleted the run, or the
     entry is old and was deleted) the blob store is asked: without the tombstone nobody would know of orphans.
 
@@ -78,11 +82,31 @@ def clear_tombstones(order: JobOrder, *, older_than_hours: float, has_blobs: Cal
     cutoff = order.now - older_than_hours * 3600
 
     def find_old() -> Iterator[Tombstone]:
+        odd: list[Tombstone] = []
         for tombstone in order.scan(each_tombstone(order.store)):
             tally["found"] += 1
-            if tombstone.time < cutoff:
+            if _is_odd(tombstone, order.now):
+                odd.append(tombstone)
+                if len(odd) == CHUNK:
+                    yield from find_aged(odd)
+                    odd.clear()
+            elif tombstone.time < cutoff:
                 tally["old"] += 1
                 yield tombstone
+        yield from find_aged(odd)
+
+    def find_aged(odd: list[Tombstone]) -> Iterator[Tombstone]:
+        """Those of a wrong clock that were seen first so long ago."""
+        seen = _note_seen(order, odd)
+        for tombstone in odd:
+            tally[SAID] = tally.get(SAID, 0) + 1
+            if seen[tombstone.run] < cutoff:
+                tally["old"] += 1
+                yield tombstone
+            else:
+                order.tell(
+                    f"keep {tombstone.run!r}, of {tombstone.time:.0f}: a wrong clock's, it ages since it was seen"
+                )
 
     unlimited = JobOrder(order.store, order.now, keep=order.keep)
     with ThreadPoolExecutor(_QUESTIONS) as pool:
@@ -100,6 +124,28 @@ def clear_tombstones(order: JobOrder, *, older_than_hours: float, has_blobs: Cal
             if order.limit and tally["cleared"] >= order.limit:
                 break
     return tally
+
+
+def _is_odd(tombstone: Tombstone, now: float) -> bool:
+    """Whether its time cannot be. What is no time at all (0, or true as 1) is old, as for the stock job."""
+    return is_impossible(tombstone.time, now) or 1.0 < tombstone.time < FIRST
+
+
+def _note_seen(order: JobOrder, odd: list[Tombstone]) -> dict[str, float]:
+    """When jobs first saw these tombstones; now, and noted so, where none has."""
+    store = order.store
+
+    def work(transaction: Transaction) -> dict[str, float]:
+        keys = {one.run: store.ledger.key("tombstone_seen", one.run) for one in odd}
+        reads = [(run, transaction.get(key)) for run, key in keys.items()]
+        times = {run: _read_time(value) for run, read in reads if (value := read.wait()) is not None}
+        seen = {run: time for run, time in times.items() if not is_impossible(time, order.now)}
+        if not order.dry_run:
+            for run in keys.keys() - seen.keys():
+                transaction.set(keys[run], pack_time(order.now))
+        return dict.fromkeys(keys, order.now) | seen
+
+    return store.engine.transact(work) if odd else {}
 
 
 def _find_kept(store: Store, some: list[Tombstone], ask: Callable[[list[str]], dict[str, bool]]) -> dict[str, str]:
@@ -144,6 +190,7 @@ def _clear(store: Store, some: list[Tombstone]) -> int:
         for read, one in started:
             if read.wait() == one.value and _may_go(cleanups.get(one.run)):
                 transaction.clear(prefix + pack_key("_deleted", one.run))
+                transaction.clear(store.ledger.key("tombstone_seen", one.run))
                 count += 1
         return count
 

@@ -240,6 +240,27 @@ def test_a_record_that_kills_workers_is_found_out(store: Store) -> None:
     assert (steps_of(store), letters_of(store)) == ([1], [(0, "kills_workers")])
 
 
+def test_a_mark_of_the_future_ages_from_when_it_is_seen(store: Store) -> None:
+    clock, late = Clock(), batch(metric(0), metric(1), attempt=3)
+    applier = applier_of(store, clock)
+    mark(store, 0, ("dead", 0), clock.now + 315_360_000.0, 0)
+    assert applier.apply(late, token=("t1", 0)).state is State.UNFINISHED, "its worker may still live"
+    clock.now += 39
+    assert applier.apply(late, token=("t2", 0)).state is State.UNFINISHED
+    clock.now += 2
+    assert applier.apply(late, token=("t3", 0)).state is State.APPLIED, "the lane goes on"
+    assert (steps_of(store), letters_of(store)) == ([0, 1], [])
+
+
+def test_a_worker_of_the_future_that_lives_goes_on_from_its_mark(store: Store) -> None:
+    slow, fast, late = Clock(), Clock(), batch(metric(0), attempt=3)
+    fast.now += 600.0
+    mark(store, 0, ("fast", 0), fast.now, 0)
+    assert applier_of(store, slow).apply(late, token=("slow", 0)).state is State.UNFINISHED
+    assert applier_of(store, fast).apply(late, token=("fast", 1)).state is State.APPLIED
+    assert letters_of(store) == []
+
+
 def test_a_retry_is_no_death(store: Store) -> None:
     clock = Clock()
     mark(store, 0, ("task", 0), clock.now - 100, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from celery import Celery, Task
@@ -12,7 +11,6 @@ from celery import Celery, Task
 from storage.cascades import Cascade, CascadeKind, CascadeState
 from storage.store import Store, open_store
 from tasks.app import make_app
-from tasks.beat import WatchedScheduler
 from tasks.cascade import register_cascade
 from tasks.opened import OpenedStore
 from tasks.settings import Settings, load_settings
@@ -104,23 +102,3 @@ def test_what_cannot_be_read_is_failed_after_some_tries(store: Store, task: Task
 
 def test_never_asked_for_is_no_error(task: Task) -> None:
     task("tag", "nothing")
-
-
-class TestSchedulerFile:
-    def make(self, settings: Settings, path: Path) -> Any:
-        return WatchedScheduler(app=make_app(settings), schedule_filename=str(path))
-
-    def test_its_folder_is_made(self, settings: Settings, tmp_path: Path) -> None:
-        path = tmp_path / "not" / "there" / "schedule"
-        self.make(settings, path).close()
-        assert list(path.parent.iterdir())
-        self.make(settings, path).close()
-
-    def test_another_users_file_is_not_read(
-        self, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        path = tmp_path / "schedule"
-        self.make(settings, path).close()
-        monkeypatch.setattr("os.geteuid", lambda: 123_456)
-        with pytest.raises(PermissionError, match="belongs to another user: delete it, or name another with BEAT_SCH"):
-            self.make(settings, path)

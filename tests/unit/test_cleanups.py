@@ -93,6 +93,14 @@ def test_only_one_execution_works_and_a_dead_one_is_taken_over(hand: Hand) -> No
     assert hand.get().token == "t2"
 
 
+@pytest.mark.parametrize(("ahead", "taken"), [(1_800.0, False), (7_200.0, True), (3e8, True)])
+def test_a_due_time_that_cannot_be_is_not_waited_for(hand: Hand, ahead: float, *, taken: bool) -> None:
+    hand.ask(source="event", now=1.0 + ahead)
+    assert (hand.begin(task_id="a", token="t1", now=1.0, lease=30.0) is not None) == taken
+    hand.begun("t1", now=10.0 + ahead)
+    assert (hand.begin(task_id="b", token="t2", now=10.0, lease=30.0) is not None) == taken
+
+
 def test_a_begin_that_went_through_unheard_is_one_try(hand: Hand) -> None:
     hand.ask(source="event", now=1.0)
     hand.begun("t1")

@@ -20,7 +20,7 @@ from tasks.job_runner import JobAsk, JobRunner
 from tasks.jobs import register_jobs
 from tasks.outbox import OutboxPublisher
 from tasks.settings import Settings, load_settings
-from tests.unit.matyan import INDEXES, put, send
+from tests.unit.matyan import INDEXES, SYSTEM, put, send
 from tests.unit.test_jobs import HOUR, NOW, Blobs, buried, bury, hex_id, hold
 
 NOBODY = "redis://127.0.0.1:1/0"
@@ -306,3 +306,22 @@ def test_the_outbox_by_hand_takes_young_events_too(store: Store, clock: Clock, m
     assert runner.run(JOBS["outbox"], JobAsk(gap=60.0)) == {"sent": 0, "left": 0}
     clock.now += 1.0
     assert runner.run(JOBS["outbox"], JobAsk()) == {"sent": 0, "left": 1}
+
+
+def test_an_event_of_the_future_keeps_nothing_back(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")  # nobody: what is tried is left
+    for time in (NOW - 60.0, NOW - 1.0, NOW + 5.0, NOW + 1e9):
+        store.engine.transact(lambda transaction: store.outbox.put(transaction, "run", b"{}", time))  # noqa: B023
+    assert make_runner(store, clock).run(JOBS["outbox"], JobAsk(gap=60.0)) == {"sent": 0, "left": 2}
+
+
+def test_a_job_that_was_locked_or_done_in_the_future_is_done_and_said(store: Store, clock: Clock) -> None:
+    runner, job, told = make_runner(store, clock), JOBS["old-ledger"], list[str]()
+    clock.now += 1e9
+    runner.run(job, JobAsk(gap=60.0))
+    clock.now -= 1e9
+    put(store, SYSTEM, NOW + 1e9, "job_lock", job.lock)
+    assert runner.run(job, JobAsk(gap=60.0, tell=told.append))["of a wrong clock"] == 1
+    assert "was held until 1000000000 s from now, longer than any: it was taken" in told[0]
+    with pytest.raises(LockHeld, match="was done 0 s ago"):
+        runner.run(job, JobAsk(gap=60.0))

@@ -284,6 +284,34 @@ def test_any_number_of_tombstones(store: Store, order: JobOrder, count: int) -> 
     assert buried(store) == []
 
 
+YEARS = 10 * 8_766.0  # hours
+
+
+@pytest.mark.parametrize("hours", [-YEARS, 56 * 8_766.0])
+def test_a_tombstone_of_a_wrong_clock_ages_since_it_was_seen(
+    store: Store, order: JobOrder, told: Told, hours: float
+) -> None:
+    bury(store, "odd", hours)
+    bury(store, "ahead-by-minutes", -0.5)
+    before = everything(store)
+    assert show_tally(clear(replace(order, dry_run=True))).startswith("found 2, old 0, cleared 0")
+    assert everything(store) == before
+    tally = clear(order)
+    assert (tally["cleared"], tally["of a wrong clock"]) == (0, 1)
+    assert told.has("keep 'odd'", "a wrong clock's")
+    assert clear(replace(order, now=NOW + 167 * HOUR))["cleared"] == 0
+    assert clear(replace(order, now=NOW + 169 * HOUR))["cleared"] == 2
+    assert buried(store) == []
+    assert "tombstone_seen" not in str(everything(store).keys())
+
+
+def test_a_job_whose_own_clock_is_wrong_clears_nothing_too_soon(store: Store, order: JobOrder) -> None:
+    bury(store, "young", 1)
+    assert clear(replace(order, now=NOW - YEARS * HOUR))["cleared"] == 0
+    assert clear(order)["cleared"] == 0, "the clock was set right: it is an hour old"
+    assert clear(replace(order, now=NOW + 168 * HOUR))["cleared"] == 1
+
+
 # -- stalled -------------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +321,7 @@ def send_again(order: JobOrder) -> tuple[Tally, list[str], list[tuple[str, str]]
     tally = send_stalled_again(
         order,
         stall_seconds=120.0,
+        lease=90.0,
         send_cleanup=cleanups.append,
         send_cascade=lambda kind, uuid: cascades.append((kind, uuid)),
     )
@@ -317,6 +346,28 @@ def test_what_has_not_moved_is_sent_again_once_in_a_while(store: Store, order: J
     _, cleanups, cascades = send_again(replace(order, now=NOW + 60))
     assert (cleanups, cascades) == (["young", "dead-worker"], [])
     assert "lost" in send_again(replace(order, now=NOW + 120))[1]
+
+
+@pytest.mark.parametrize("hours", [2, YEARS])
+def test_what_a_clock_of_the_future_wrote_is_sent_again_once_in_a_while(
+    store: Store, order: JobOrder, told: Told, hours: float
+) -> None:
+    ahead = NOW + hours * HOUR
+    ask(store, "pending", now=ahead)
+    ask(store, "running")
+    begin(store, "running", now=ahead)
+    store.engine.transact(lambda transaction: store.cascades.ask(transaction, "tag", "t", ahead))
+    tally, cleanups, cascades = send_again(order)
+    assert (sorted(cleanups), cascades, tally["of a wrong clock"]) == (["pending", "running"], [("tag", "t")], 3)
+    assert told.has("the cleanup of 'pending'", "its times lie")
+    assert send_again(replace(order, now=NOW + 100))[1:] == ([], [])
+    assert sorted(send_again(replace(order, now=NOW + 130))[1]) == ["pending", "running"]
+
+
+def test_clocks_that_differ_by_minutes_are_believed(store: Store, order: JobOrder) -> None:
+    ask(store, "pending", now=NOW + 1_800)
+    assert send_again(order)[1] == []
+    assert send_again(replace(order, now=NOW + 2_000))[1] == ["pending"]
 
 
 def test_what_moves_between_look_and_send_is_left(store: Store, order: JobOrder) -> None:
@@ -351,6 +402,17 @@ def test_only_what_was_done_long_ago_is_forgotten(store: Store, order: JobOrder)
 
 
 # -- stale runs ----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_done_in_the_future_is_forgotten_as_if_done_now(store: Store, order: JobOrder, told: Told) -> None:
+    finish(store, "ahead", now=NOW + YEARS * HOUR)
+    before = everything(store)
+    forget_old_entries(replace(order, dry_run=True), older_than_hours=720)
+    assert everything(store) == before
+    assert forget_old_entries(order, older_than_hours=720) == {"cleanups": 0, "cascades": 0, "of a wrong clock": 1}
+    assert told.has("keep the cleanup of 'ahead'", "its age counts from now on")
+    assert forget_old_entries(replace(order, now=NOW + 719 * HOUR), older_than_hours=720)["cleanups"] == 0
+    assert forget_old_entries(replace(order, now=NOW + 721 * HOUR), older_than_hours=720)["cleanups"] == 1
 
 
 def test_stale_runs_are_finished_and_nothing_else(store: Store, order: JobOrder) -> None:
@@ -459,7 +521,7 @@ def test_the_lock_is_kept_while_nothing_is_found(store: Store) -> None:
             transaction.set(key, msgpack.packb(NOW - HOUR))
 
     store.engine.transact(ask_for_all)
-    sent = send_stalled_again(order, stall_seconds=60.0, send_cleanup=kept.append, send_cascade=kept.append)  # type: ignore[arg-type]
+    sent = send_stalled_again(order, stall_seconds=60.0, lease=90.0, send_cleanup=kept.append, send_cascade=kept.append)  # type: ignore[arg-type]
     assert (sent["open"], sent["cleanups"], sent["cascades"]) == (2 * count, 0, 0)
     assert kept == [1, 1, 1, 1], "twice among the cascades, twice among the cleanups"
     kept.clear()

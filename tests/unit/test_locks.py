@@ -223,3 +223,66 @@ def test_a_commit_that_nobody_heard_of(tmp_path: Path, committed: bool) -> None:
             assert locks.holder(JOB) is not None
             faults.append(Fault(1021, committed=committed))
         assert locks.holder(JOB) is None
+
+
+HOUR, YEARS = 3_600.0, 10 * 365 * 86_400.0
+
+
+@pytest.mark.parametrize("ahead", [3 * HOUR, YEARS])
+def test_a_lock_that_is_held_for_longer_than_any_is_free(
+    store: Store, locks: JobLocks, clock: Clock, ahead: float
+) -> None:
+    put(store, SYSTEM, clock.now + ahead, *LOCK)
+    assert locks.holder(JOB) is None
+    with locks.hold(JOB, ttl=60.0) as lock:
+        assert lock.overrode == ahead
+        with pytest.raises(LockHeld), locks.hold(JOB, ttl=60.0):
+            pytest.fail("two holders")
+    with locks.hold(JOB, ttl=60.0) as lock:
+        assert lock.overrode == 0.0
+
+
+def test_a_lock_of_a_clock_that_is_minutes_ahead_is_held(store: Store, locks: JobLocks, clock: Clock) -> None:
+    put(store, SYSTEM, clock.now + 1.5 * HOUR, *LOCK)
+    with pytest.raises(LockHeld), locks.hold(JOB, ttl=60.0):
+        pytest.fail("two holders")
+
+
+def test_a_lock_that_was_set_to_live_long_is_held(store: Store, locks: JobLocks, clock: Clock) -> None:
+    put(store, SYSTEM, clock.now + 12 * HOUR, *LOCK)
+    with pytest.raises(LockHeld), locks.hold(JOB, ttl=12 * HOUR):
+        pytest.fail("two holders")
+
+
+def test_a_holder_of_the_future_that_lives_after_all_sees_its_loss(store: Store, clock: Clock) -> None:
+    fast = Clock()
+    fast.now += YEARS
+    with store.job_locks(clock=fast).hold(JOB, ttl=60.0) as theirs, store.job_locks(clock=clock).hold(JOB, ttl=60.0):
+        fast.now += 30
+        with pytest.raises(LockLost):
+            theirs.renew()
+
+
+@pytest.mark.parametrize(
+    ("ahead", "done"), [(-40.0, False), (-20.0, True), (20.0, True), (40.0, False), (YEARS, False)]
+)
+def test_a_job_that_was_done_far_ahead_is_done(locks: JobLocks, clock: Clock, ahead: float, *, done: bool) -> None:
+    clock.now += ahead
+    with locks.hold(JOB, ttl=60.0) as lock:
+        lock.note_done("ok")
+    clock.now -= ahead
+    if done:
+        with pytest.raises(LockHeld, match="was done"), locks.hold(JOB, ttl=60.0, unless_done_since=clock.now - 30):
+            pytest.fail("it was just done")
+    else:
+        with locks.hold(JOB, ttl=60.0, unless_done_since=clock.now - 30):
+            pass
+
+
+def test_a_clock_set_back_renews_at_once(locks: JobLocks, clock: Clock) -> None:
+    with locks.hold(JOB, ttl=60.0) as lock:
+        clock.now -= YEARS
+        lock.renew()
+        holder = locks.holder(JOB)
+        assert holder is not None
+        assert holder.until == clock.now + 60.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bridge.lookup import Bounds
 from bridge.partition import Limits, Partition
 from bridge.report import Lag, LagClock
@@ -9,7 +11,8 @@ from storage.batch import Record
 from storage.ledger import Owner, Standing
 from tests.unit.test_partition import EPOCH, SOURCE
 
-WALL = 5_000.0
+WALL = 1_800_005_000.0
+START = 1_800_000_000_000  # milliseconds
 
 
 def make() -> Partition:
@@ -33,8 +36,8 @@ def test_nothing_left_is_no_lag() -> None:
 
 def test_the_oldest_record_that_is_not_applied_has_the_age() -> None:
     state, clock = make(), LagClock()
-    take(state, 10, 4_900_000)
-    take(state, 11, 4_990_000)
+    take(state, 10, START + 4_900_000)
+    take(state, 11, START + 4_990_000)
     assert clock.read(state, Bounds(0, 500), 0.0, WALL) == Lag(490, 100.0)
     (batch,) = state.due(0.0)
     assert clock.read(state, Bounds(0, 500), 0.0, WALL) == Lag(490, 100.0)
@@ -45,7 +48,7 @@ def test_the_oldest_record_that_is_not_applied_has_the_age() -> None:
 
 def test_an_end_that_was_asked_for_long_ago_does_not_lag_behind_what_is_read() -> None:
     state = make()
-    take(state, 10, 4_900_000)
+    take(state, 10, START + 4_900_000)
     assert LagClock().read(state, Bounds(0, 2), 0.0, WALL) == Lag(1, 100.0)
 
 
@@ -65,14 +68,14 @@ def test_a_partition_that_is_dropped_goes_on_from_what_was_applied() -> None:
 
 def test_a_clock_that_is_behind_the_producers_gives_no_negative_age() -> None:
     state = make()
-    take(state, 10, 9_000_000)
+    take(state, 10, START + 9_000_000)
     assert LagClock().read(state, Bounds(0, 11), 0.0, WALL) == Lag(1, 0.0)
 
 
 def test_what_takes_offsets_and_is_no_record_is_no_lag() -> None:
     state, clock = make(), LagClock()
-    take(state, 10, 4_900_000)
-    take(state, 15, 4_950_000)  # between them lies a transaction that was aborted
+    take(state, 10, START + 4_900_000)
+    take(state, 15, START + 4_950_000)  # between them lies a transaction that was aborted
     state.reach(17)
     assert clock.read(state, Bounds(0, 17), 0.0, WALL) == Lag(2, 100.0)
     state.due(0.0)
@@ -85,3 +88,15 @@ def test_what_retention_took_is_no_lag() -> None:
     state, clock = make(), LagClock()
     assert clock.read(state, Bounds(40, 50), 0.0, WALL) == Lag(10, 0.0)
     assert clock.read(None, Bounds(45, 50), 0.0, WALL) == Lag(5, 0.0)
+
+
+@pytest.mark.parametrize("created", [9_000_000_000_000, 86_400_000, -1])
+def test_a_producer_with_a_wrong_clock_hides_no_lag_and_raises_no_alarm(created: int) -> None:
+    state, clock = make(), LagClock()
+    take(state, 10, created)
+    take(state, 11, created)
+    assert clock.read(state, Bounds(0, 12), 0.0, WALL) == Lag(2, 0.0)
+    state.due(0.0)
+    assert clock.read(state, Bounds(0, 12), 90.0, WALL) == Lag(2, 90.0), "it stands still, whatever its time says"
+    state.observe(Standing(Owner(EPOCH, "group", 1), {0: 10}), 91.0)
+    assert clock.read(state, Bounds(0, 12), 91.0, WALL) == Lag(1, 0.0), "it has moved on"
