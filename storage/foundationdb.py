@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 PROBE_TIMEOUT: Final = 1.0  # seconds for one trivial read; it takes a few milliseconds
 _PROBE_KEY: Final = b"\x00"
+_STATUS: Final = b"\xff\xff/status/json"
 
 _network_process: int | None = None
 
@@ -120,6 +121,19 @@ class FoundationEngine:
                 return work(reading)
             finally:
                 reading.end()
+
+        return self._run(look, commit=False)
+
+    def status(self) -> bytes:
+        """What the cluster says of itself, as JSON; empty where it says nothing.
+
+        Raises:
+            StorageUnavailable: it did not answer.
+        """
+
+        def look(transaction: Any) -> bytes:
+            found = transaction[_STATUS]  # not among the store's keys, which `Reading` keeps to
+            return bytes(found) if found.present() else b""
 
         return self._run(look, commit=False)
 

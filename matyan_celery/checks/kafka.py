@@ -1,20 +1,33 @@
-"""Does Kafka answer, has it our topics, and who is in our groups?"""
+"""Does Kafka answer, has it our topics, would they keep what we have to read, and who is in our groups?
+
+Nothing is written: a record in a topic is its users' and stays. What Kafka says of its topics tells whether it would.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # its stub forgets OffsetSpec
+    AdminClient,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 
 from bridge.fresh import KafkaAway
 from bridge.lookup import Lookup
 from bridge.membership import CLIENT_ID
+from matyan_celery.checks.clocks import WRONG
 from matyan_celery.checks.finding import SECONDS, Finding
+from matyan_celery.checks.topics import Replicas, judge_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from confluent_kafka.admin._metadata import ClusterMetadata
 
     from tasks.settings import Settings
 
@@ -28,31 +41,77 @@ def check_kafka(settings: Settings) -> Finding:
 
 def check_topics(settings: Settings) -> Finding:
     """See whether our topics are there."""
-    finding, partitions = _ask(settings)
-    return _look_at_topics(settings, partitions) if finding.well else finding
+    finding, found = _ask(settings)
+    if found is None:
+        return finding
+    missing = _find_missing(settings, found)
+    topics = " and ".join(f"{topic} with {len(found.topics[topic].partitions)} partitions" for topic in missing.there)
+    return missing.finding or Finding("topics", True, f"Kafka has {topics}")
 
 
 def look_at_kafka(settings: Settings) -> Iterator[Finding]:
     """First whether it answers; then, if it does, its topics and our groups."""
-    finding, partitions = _ask(settings)
+    finding, found = _ask(settings)
     yield finding
-    if finding.well:
-        yield _look_at_topics(settings, partitions)
+    if found is not None:
+        missing = _find_missing(settings, found)
+        if missing.finding is not None:
+            yield missing.finding
+        yield from _look_at_topics(settings, found, missing.there)
         yield from _look_at_groups(settings)
 
 
-def _look_at_topics(settings: Settings, partitions: dict[str, int]) -> Finding:
+class _Missing(NamedTuple):
+    finding: Finding | None
+    there: list[str]
+
+
+def _find_missing(settings: Settings, found: ClusterMetadata) -> _Missing:
+    """Which of our topics are not there, and which are."""
     wanted = {
         settings.kafka_data_ingestion_topic: "KAFKA_DATA_INGESTION_TOPIC",
         settings.kafka_control_events_topic: "KAFKA_CONTROL_EVENTS_TOPIC",
     }
-    missing = [topic for topic in wanted if topic not in partitions]
-    if missing:
-        names = " and ".join(repr(topic) for topic in missing)
-        settings_named = " and ".join(wanted[topic] for topic in missing)
-        return Finding("topics", False, f"Kafka has no topic {names}", f"make it, or look at {settings_named}")
-    counts = ", ".join(f"{topic} with {partitions[topic]} partitions" for topic in wanted)
-    return Finding("topics", True, f"Kafka has {counts}")
+    missing = [topic for topic in wanted if topic not in found.topics]
+    there = [topic for topic in wanted if topic in found.topics]
+    if not missing:
+        return _Missing(None, there)
+    names = " and ".join(repr(topic) for topic in missing)
+    settings_named = " and ".join(wanted[topic] for topic in missing)
+    sentence, remedy = f"Kafka has no topic {names}", f"make it, or look at {settings_named}"
+    return _Missing(Finding("topics", False, sentence, remedy), there)
+
+
+def _look_at_topics(settings: Settings, found: ClusterMetadata, topics: list[str]) -> Iterator[Finding]:
+    """How they are kept, and whether their newest records are of our time."""
+    quiet: dict[str, Any] = {**settings.kafka_client(), "log_level": 0}
+    admin = AdminClient(quiet)
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    asked = admin.describe_configs(resources, request_timeout=SECONDS) if resources else {}
+    for resource, answer in asked.items():
+        topic, config = resource.name, None
+        with suppress(KafkaException):  # we may not ask: said by whoever judges
+            config = {name: entry.value for name, entry in answer.result().items()}
+        partitions = found.topics[topic].partitions.values()
+        replicas = [Replicas(one.id, one.leader, one.replicas, one.isrs) for one in partitions]
+        yield from judge_topic(topic, config, replicas, len(found.brokers))
+        yield from _look_at_times(admin, topic, [one.partition for one in replicas if one.leader >= 0])
+
+
+def _look_at_times(admin: AdminClient, topic: str, partitions: list[int]) -> Iterator[Finding]:
+    """Whether a record is of the future. The broker's own clock cannot be asked for."""
+    newest: Any = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
+    places = {TopicPartition(topic, partition): newest for partition in partitions}
+    try:
+        asked = admin.list_offsets(places, request_timeout=SECONDS) if places else {}
+        stamps = [int(answer.result().timestamp) for answer in asked.values()]
+    except KafkaException:
+        return  # an old broker, or a moment without a leader: nothing is known
+    ahead = max(stamps, default=0) / 1_000 - time.time()
+    if ahead > WRONG:
+        sentence = f"{topic} has a record of {ahead:,.0f} s ahead of this machine's clock"
+        remedy = "set the clocks of producers, brokers (message.timestamp.type=LogAppendTime) and this machine"
+        yield Finding("clock", False, sentence, remedy)
 
 
 def _look_at_groups(settings: Settings) -> Iterator[Finding]:
@@ -87,8 +146,8 @@ def _ask_members(settings: Settings, group: str) -> list[str]:
             time.sleep(_PAUSE)
 
 
-def _ask(settings: Settings) -> tuple[Finding, dict[str, int]]:
-    """Whether the cluster answers, and how many partitions each topic has."""
+def _ask(settings: Settings) -> tuple[Finding, ClusterMetadata | None]:
+    """Whether the cluster answers, and what it has."""
     servers = settings.kafka_bootstrap_servers
     said: list[str] = []
 
@@ -104,7 +163,6 @@ def _ask(settings: Settings) -> tuple[Finding, dict[str, int]]:
     except KafkaException as error:
         why = said[-1] if said else error.args[0].str()
         remedy = "is it up, and do KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_* fit"
-        return Finding("kafka", False, f"Kafka at {servers} does not answer ({why})", remedy), {}
-    partitions = {name: len(topic.partitions) for name, topic in found.topics.items()}
+        return Finding("kafka", False, f"Kafka at {servers} does not answer ({why})", remedy), None
     sentence = f"Kafka at {servers} answers: cluster {found.cluster_id}, {len(found.brokers)} brokers"
-    return Finding("kafka", True, sentence), partitions
+    return Finding("kafka", True, sentence), found

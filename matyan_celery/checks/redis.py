@@ -1,4 +1,4 @@
-"""Does Redis answer, would it drop what it holds, what time has it, and do workers listen behind it?"""
+"""Does Redis answer, does it keep what is written, what time has it, and do workers listen behind it?"""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
+from matyan_celery.checks.clocks import compare_clocks
 from matyan_celery.checks.finding import SECONDS, Finding
 from matyan_celery.commands.condition import ask_redis
 from storage.masking import mask_url
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     from tasks.settings import Settings
 
-_SKEW: Final = 5.0  # seconds that clocks may differ: well below the shortest time in a ledger that is compared
 _KEEPS: Final = "noeviction"
+_FULL: Final = 0.9  # of its memory
 
 
 def check_redis(settings: Settings) -> Finding:
@@ -48,8 +49,9 @@ def look_at_redis(settings: Settings) -> Iterator[Finding]:
         with app.connection_for_write() as connection:
             client: Any = connection.default_channel.client
             connection.default_channel.try_writing()
-            yield Finding("redis", True, f"Redis at {address} answers, and takes what is written")
-            yield from _look_at_policy(client)
+            yield Finding("redis", True, f"Redis at {address} answers, and took and gave back a probe")
+            yield from _look_at_kind(client)
+            yield from _look_at_memory(client)
             yield from _look_at_clock(client)
     except (OperationalError, RedisError, OSError) as error:
         refusal = find_refusal(error)
@@ -64,14 +66,33 @@ def look_at_redis(settings: Settings) -> Iterator[Finding]:
         app.close()
 
 
-def _look_at_policy(client: Any) -> Iterator[Finding]:
+def _look_at_kind(client: Any) -> Iterator[Finding]:
+    """Whether it is one that Celery can use."""
     try:
-        policy = client.info("memory").get("maxmemory_policy", _KEEPS)
+        found = client.info("cluster") | client.info("replication")
     except ResponseError:
         return  # its access list does not let us ask
+    if found.get("cluster_enabled"):
+        sentence = "this is a node of a Redis Cluster, which moves keys to other nodes: Celery cannot follow"
+        yield Finding("redis", False, sentence, "use a Redis without cluster mode, or Sentinel")
+    if found.get("role") == "slave":
+        primary = f"{found.get('master_host')}:{found.get('master_port')}"
+        yield Finding("redis", False, f"this Redis is a replica of {primary}", "let REDIS_URL name the primary")
+
+
+def _look_at_memory(client: Any) -> Iterator[Finding]:
+    try:
+        memory = client.info("memory")
+    except ResponseError:
+        return  # its access list does not let us ask
+    policy = memory.get("maxmemory_policy", _KEEPS)
     if policy != _KEEPS:
         sentence = f"Redis drops keys when its memory is full (maxmemory-policy {policy})"
         yield Finding("redis", False, sentence, f"set it to {_KEEPS}, or batches vanish and are sent again for ever")
+    used, most = memory.get("used_memory", 0), memory.get("maxmemory", 0)
+    if most and used > most * _FULL:
+        sentence = f"Redis uses {used / 1e6:,.1f} of the {most / 1e6:,.1f} MB that it may"
+        yield Finding("redis", True, sentence, "raise maxmemory, before it refuses what is written")
 
 
 def _look_at_clock(client: Any) -> Iterator[Finding]:
@@ -80,12 +101,7 @@ def _look_at_clock(client: Any) -> Iterator[Finding]:
         seconds, microseconds = client.time()
     except ResponseError:
         return
-    skew = (before + time.time()) / 2 - (seconds + microseconds / 1e6)
-    if abs(skew) > _SKEW:
-        sentence = f"this machine's clock and that of Redis' differ by {abs(skew):.1f} s"
-        yield Finding("clock", False, sentence, "set them by one time server: ledgers and locks compare times")
-    else:
-        yield Finding("clock", True, f"this machine's clock and that of Redis' differ by {abs(skew):.1f} s")
+    yield compare_clocks("Redis'", seconds + microseconds / 1e6 - (before + time.time()) / 2)
 
 
 def check_workers(settings: Settings) -> Finding:
