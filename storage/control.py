@@ -40,6 +40,9 @@ _CASCADES: Final = {  # event to kind of entity and the payload's field with its
 TYPES: Final = _RUN_EVENTS | _CASCADES.keys()
 """Every control event that there is."""
 
+DELETES: Final = frozenset({RUN_DELETED, *_CASCADES})
+"""Those that have something deleted: a run's blobs, or what points to an entity."""
+
 
 class _Event(TypedDict):
     type: str

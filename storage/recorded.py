@@ -3,13 +3,14 @@
 ``key`` and ``value`` are text, or null where there is none; bytes that are not UTF-8 stand as ``key_base64`` and
 ``value_base64`` in their place. ``timestamp_ms`` is null for a record without a time. A record with headers has
 ``headers`` too, a list of ``{"name", "value"}`` in their order, with ``value_base64`` as above. A file whose name ends
-in ``.gz`` is compressed; ``-`` is standard input.
+in ``.gz`` is compressed; ``-`` is standard input. A byte order mark at the beginning is passed over.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import gzip
 import json
 import sys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LARGEST: Final = 2**63 - 1  # Kafka's offsets and times are signed 64-bit
 
 
@@ -68,8 +70,12 @@ def read_lines(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
     number = 0
     try:
         with _open(path) as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.isspace():
+            for number, read in enumerate(lines, 1):
+                line = read.removeprefix(codecs.BOM_UTF8) if number == 1 else read
+                if line.startswith(_UTF_16) and number == 1:
+                    msg = f"{path}: this is UTF-16, as some shells write it: write it as UTF-8"
+                    raise BadLineError(msg)
+                if line and not line.isspace():
                     yield _parse_line(path, number, line, parse)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         msg = f"{path}, after line {number}: the compressed file is damaged ({error})"

@@ -9,6 +9,7 @@ from storage.apply import LATE_ATTEMPT, BatchApplier, Result, State
 from storage.batch import Batch, Epoch, Record, Source
 from storage.errors import Refused, StorageError
 from storage.ledger import Owner
+from storage.meaning import INGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,11 +40,12 @@ class Replay:
 
     Args:
         store: where to.
+        route: what the records mean: runs' data, or control events.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, route: str = INGEST) -> None:
         self._store = store
-        self._applier = _OriginApplier(store.engine, store.ledger, store.applier)
+        self._applier = _OriginApplier(store.engine, store.ledger, store.meaning_of(route))
         self._source = Source(CLUSTER, CLUSTER, uuid4().hex, 0)
         self._epoch = Epoch(1, uuid4().hex)
         self._number = 0

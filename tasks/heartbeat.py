@@ -31,7 +31,7 @@ def find_folder(env_file: Path) -> Path:
     if found is None and env_file.is_file():
         from dotenv import dotenv_values
 
-        found = _find(dotenv_values(env_file, encoding="utf-8"))
+        found = _find(dotenv_values(env_file, encoding="utf-8-sig"))
     return Path(found or DEFAULT_FOLDER)
 
 

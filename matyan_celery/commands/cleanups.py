@@ -29,6 +29,8 @@ _STATES = [str(state) for state in CleanupState]
 _WAITING = (CleanupState.FAILED, CleanupState.HELD)  # for a person
 _UNDONE = (*_WAITING, CleanupState.RUNNING, CleanupState.PENDING)
 
+_COUNTED = 100_001  # of those that are done, which may be millions
+
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
@@ -84,6 +86,7 @@ def list_cleanups(
 ) -> None:
     """List cleanups, failed and held ones first; those that are done only with --all or --state done."""
     count: Counter[str] = Counter()
+    nothing = "no cleanup passes these filters" if runs or states else "no cleanups"
     with open_existing(settings_for(store_url)) as store:
         otherwise = (*_UNDONE, CleanupState.DONE) if everything else _UNDONE
         for entry in _choose(store, runs, states, otherwise):
@@ -103,9 +106,11 @@ def list_cleanups(
                     entry.error[:100],
                 )
             )
+        if not (as_json or count or runs or states):
+            nothing = _tell_done(store.cleanups.count_some(store.engine, CleanupState.DONE, most=_COUNTED))
     if not as_json:
         parts = ", ".join(f"{number} {state}" for state, number in count.items())
-        click.echo(f"{count.total()} cleanups: {parts}" if count else "no cleanups")
+        click.echo(f"{count.total()} cleanups: {parts}" if count else nothing)
 
 
 @cleanups.command(epilog="Example: matyan-celery cleanups show --run 5f0c...")
@@ -204,6 +209,14 @@ def purge(store_url: str | None, runs: tuple[str, ...], states: tuple[str, ...],
         for entry in _choose(store, runs, states, None):
             count += store.engine.transact(lambda transaction: store.cleanups.purge(transaction, entry.run))  # noqa: B023
     click.echo(f"{count} forgotten")
+
+
+def _tell_done(done: int) -> str:
+    """What to say where nothing is left to do."""
+    if not done:
+        return "no cleanups"
+    number = f"more than {_COUNTED - 1:,}" if done == _COUNTED else f"{done:,}"
+    return f"no cleanup is left to do; {number} are done: list them with --all, or --state done"
 
 
 def _need_choice(runs: tuple[str, ...], states: tuple[str, ...], *, everything: bool) -> None:

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from matyan_celery.commands.options import open_chosen, store_option
+from matyan_celery.commands.options import settings_for, store_option
 from matyan_celery.commands.printing import printable
 from storage.apply import Result
+from storage.control import DELETES, decode_event
+from storage.errors import Poison
+from storage.meaning import CONTROL, INGEST
 from storage.recorded import BadLineError, Recorded, read_recorded
 from storage.replay import Replay
+from tasks.opened import open_settings_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,8 +43,12 @@ Examples:
     "--topic",
     "topics",
     multiple=True,
-    help="Only records of this topic; repeatable. Otherwise all but those of control topics, which are told by "
-    "'control' in the name.",
+    help="Only records of this topic; repeatable. Control topics are told by 'control' in the name.",
+)
+@click.option(
+    "--with-deletes",
+    is_flag=True,
+    help="Apply the deletes of control topics too: runs' blobs go, and what points to deleted experiments and tags.",
 )
 @click.argument(
     "files",
@@ -49,16 +57,27 @@ Examples:
     type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
     metavar="FILE...",
 )
-def replay(store_url: str | None, strict: bool, size: int, topics: tuple[str, ...], files: tuple[Path, ...]) -> None:
+def replay(
+    store_url: str | None,
+    strict: bool,
+    size: int,
+    topics: tuple[str, ...],
+    with_deletes: bool,
+    files: tuple[Path, ...],
+) -> None:
     """Apply recorded records, without Kafka.
 
     In file order, by the same code as the task. A FILE holds lines of {"topic", "partition", "offset",
     "timestamp_ms", "key", "value"}, and "headers" where there are some; a null value is a Kafka tombstone,
     value_base64 stands for bytes that are not UTF-8; .gz is unpacked, - is standard input. Records that can never be
     applied become dead letters, as they would behind Kafka. A second replay applies the records again.
+
+    The deletes of control topics (run_deleted, experiment_deleted, tag_deleted, project_deleted) are held back and
+    counted, unless they are asked for: then each leaves its cleanup or cascade, and beat has it done.
     """
-    with open_chosen(store_url) as store:
-        count = _Count(topics)
+    settings = settings_for(store_url)
+    with open_settings_store(settings) as store:
+        count = _Count(topics, settings.kafka_control_events_topic, with_deletes=with_deletes)
         began = time.monotonic()
         try:
             _replay(store, files, size, count)
@@ -72,22 +91,31 @@ class _Count:
     """Which records count, and what became of them.
 
     Args:
-        topics: those that are replayed; none: all but control topics.
+        topics: those that are replayed; none: all.
+        control: the control topic's name, whatever it is.
+        with_deletes: the deletes of control topics count too.
     """
 
-    def __init__(self, topics: tuple[str, ...]) -> None:
+    def __init__(self, topics: tuple[str, ...], control: str, *, with_deletes: bool) -> None:
         self._topics = topics
+        self._control = control
+        self._with_deletes = with_deletes
         self.total = Result()
         self.records = 0
         self.skipped: Counter[str] = Counter()
+        self.held: Counter[str] = Counter()
 
-    def choose(self, recorded: Iterable[Recorded]) -> Iterator[Recorded]:
-        """The records to replay; the others are counted."""
+    def choose(self, recorded: Iterable[Recorded]) -> Iterator[tuple[str, Recorded]]:
+        """The records to replay, each with its route; the others are counted."""
         for item in recorded:
-            if item.topic in self._topics if self._topics else "control" not in item.topic:
-                yield item
-            else:
+            if self._topics and item.topic not in self._topics:
                 self.skipped[item.topic] += 1
+            elif item.topic != self._control and "control" not in item.topic:
+                yield INGEST, item
+            elif not self._with_deletes and (kind := _find_type(item)) in DELETES:
+                self.held[kind] += 1
+            else:
+                yield CONTROL, item
 
     def add(self, records: int, result: Result) -> None:
         """Add a batch."""
@@ -98,21 +126,34 @@ class _Count:
         self.total.transactions += result.transactions
 
 
+def _find_type(recorded: Recorded) -> str:
+    """The type of a control event; empty where it is none, which whoever applies it will say."""
+    try:
+        return decode_event(recorded.record).type
+    except Poison:
+        return ""
+
+
 def _replay(store: Store, files: Iterable[Path], size: int, count: _Count) -> None:
-    running = Replay(store)
+    running: dict[str, Replay] = {}
     batch: list[Recorded] = []
-    held = 0
+    held, at = 0, ""
 
     def apply() -> None:
         nonlocal held
         if batch:
-            count.add(len(batch), running.apply(batch))
+            if at not in running:
+                running[at] = Replay(store, at)
+            count.add(len(batch), running[at].apply(batch))
             batch.clear()
             held = 0
 
     try:
         try:
-            for item in count.choose(record for file in files for record in read_recorded(file)):
+            for route, item in count.choose(record for file in files for record in read_recorded(file)):
+                if route != at:
+                    apply()
+                    at = route
                 batch.append(item)
                 held += item.record.size
                 if len(batch) >= size or held >= _BATCH_BYTES:
@@ -123,7 +164,8 @@ def _replay(store: Store, files: Iterable[Path], size: int, count: _Count) -> No
             raise BadLineError(msg) from error
         apply()
     finally:
-        running.finish()
+        for one in running.values():
+            one.finish()
 
 
 def _print(count: _Count, seconds: float) -> None:
@@ -140,6 +182,12 @@ def _print(count: _Count, seconds: float) -> None:
         _print_count("dead", reason, number)
     for topic, number in sorted(count.skipped.items()):
         _print_count("skipped", f"topic {printable(topic)}", number)
+    for kind, number in sorted(count.held.items()):
+        _print_count("held", kind, number)
+    if count.held:
+        click.echo("deletes are held back: apply them too with --with-deletes")
+    if total.applied.keys() & DELETES:
+        click.echo("beat has what is to be deleted done; look at it with: matyan-celery cleanups list, cascades list")
     if total.dead:
         click.echo("look at the dead ones with: matyan-celery dead-letters list")
 

@@ -69,7 +69,7 @@ def read_given(settings: type[BaseSettings], env_file: Path | None) -> dict[str,
     layers = [("environment", _by_capitals(os.environ))]
     if env_file is not None and env_file.is_file():
         try:
-            lines = dotenv_values(env_file, encoding="utf-8")
+            lines = dotenv_values(env_file, encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             msg = f"cannot read the settings in {env_file}: {error}"
             raise WrongSettingError(msg) from error
@@ -111,7 +111,7 @@ def _find_in(layer: Mapping[str, str], origin: str, name: str, field: FieldInfo)
 
 def _read_secret(name: str, path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        return Path(path).read_text(encoding="utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         msg = f"wrong settings: {name}={path!r}: cannot read this file ({why}): name one that this process may read"

@@ -18,7 +18,9 @@ from storage.application import _SEQUENCE_TYPES
 from storage.batch import Record
 from storage.recorded import Recorded, format_recorded
 from storage.scan import DIRECTORIES
+from storage.store import open_store
 from tests.unit.test_apply import RUN, message, metric
+from tests.unit.test_jobs import finish
 
 GOOD = [message("create_run", {}), *map(metric, range(5)), message("add_tag", {"tag_name": "t"})]
 BAD = b"\xff no UTF-8"
@@ -58,11 +60,74 @@ def test_replay_prints_counts() -> None:
         ("applied", "add_tag"): "1",
         ("applied", "create_run"): "1",
         ("applied", "log_metric"): "6",
-        ("dead", "invalid"): "2",
-        ("skipped", "topic"): "1",
+        ("dead", "invalid"): "3",
     }
-    assert done.stdout.startswith("10 records in ")
+    assert done.stdout.startswith("11 records in ")
     assert "matyan-celery dead-letters list" in done.stdout
+
+
+def event(kind: str, **payload: str) -> bytes:
+    return json.dumps({"type": kind, "timestamp": "2026-01-02T03:04:05Z", "payload": payload}).encode()
+
+
+EVENTS = [event("run_archived", run_id=RUN), event("run_deleted", run_id=RUN), event("tag_deleted", tag_id="t")]
+
+
+def test_replay_holds_deletes_of_control_topics_back_unless_asked() -> None:
+    both = (
+        lines(GOOD[:3]) + lines(EVENTS, topic="control-events") + lines(GOOD[3:]) + lines([b"{}"], topic="my-control")
+    )
+    done = run("replay", "-", given=both)
+    assert done.exit_code == 0
+    counts = {tuple(line.split()[:2]): line.split()[-1] for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert counts[("applied", "run_archived")] == "1"
+    assert {key: count for key, count in counts.items() if key[0] in {"held", "dead"}} == {
+        ("held", "run_deleted"): "1",
+        ("held", "tag_deleted"): "1",
+        ("dead", "invalid"): "1",
+    }
+    assert "apply them too with --with-deletes" in done.stdout
+    assert run("cleanups", "list", "--all").stdout == "no cleanups\n"
+    assert run("cascades", "list").stdout == "no cascades\n"
+    done = run("replay", "--with-deletes", "--topic", "control-events", "-", given=both)
+    assert "held" not in done.stdout
+    assert "look at it with: matyan-celery cleanups list" in done.stdout
+    assert "1 cleanups: 1 pending" in run("cleanups", "list").stdout
+    assert "1 cascades: 1 pending" in run("cascades", "list").stdout
+    with open_store("sqlite:///one.db") as store:
+        (letter,) = store.dead_letters.each(store.engine)
+    assert letter.route == "control", "a requeue takes it for what it is"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_byte_order_mark_is_passed_over(packed: bool) -> None:
+    marked = b"\xef\xbb\xbf" + lines(GOOD[:-1]).encode()
+    name = "marked.jsonl.gz" if packed else "marked.jsonl"
+    Path(name).write_bytes(gzip.compress(marked) if packed else marked)
+    assert run("replay", name).exit_code == 0
+    assert run("replay", "-", given=marked, store="two.db").exit_code == 0
+    assert run("replay", "-", given=b"\xef\xbb\xbf\n" + lines(GOOD[:-1]).encode(), store="three.db").exit_code == 0
+    assert dumped("one.db", "--directory", "data/runs") == dumped("two.db", "--directory", "data/runs")
+    dump = b"\xef\xbb\xbf" + dumped("one.db").encode()
+    assert run("load", "-", given=dump, store="loaded.db").exit_code == 0
+    assert dumped("loaded.db") == dumped("one.db")
+
+
+def test_utf_16_is_named() -> None:
+    done = run("replay", "-", given=lines(GOOD).encode("utf-16"))
+    assert done.exit_code == 1
+    assert "-: this is UTF-16, as some shells write it: write it as UTF-8" in done.stderr
+
+
+def test_a_list_of_cleanups_that_are_all_done_says_so() -> None:
+    with open_store("sqlite:///one.db") as store:
+        for number in range(3):
+            finish(store, f"run-{number}")
+    assert run("cleanups", "list").stdout == (
+        "no cleanup is left to do; 3 are done: list them with --all, or --state done\n"
+    )
+    assert "3 cleanups: 3 done" in run("cleanups", "list", "--all").stdout
+    assert run("cleanups", "list", "--state", "failed").stdout == "no cleanup passes these filters\n"
 
 
 @pytest.mark.parametrize(("values", "code"), [([*GOOD, BAD], 1), (GOOD, 0)])

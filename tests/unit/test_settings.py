@@ -48,7 +48,7 @@ class TestBlobs:
 
 class TestLayers:
     def test_the_environment_wins_over_the_file_and_names_have_no_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        Path(".env").write_text("ingest_LANES=5\nS3_Bucket='from file'\n")
+        Path(".env").write_text("\ufeffingest_LANES=5\nS3_Bucket='from file'\n", encoding="utf-8")
         give(monkeypatch, Ingest_Lanes="3")
         settings = load_settings()
         assert (settings.ingest_lanes, settings.s3_bucket) == (3, "from file")
