@@ -49,7 +49,7 @@ def look_at_redis(settings: Settings) -> Iterator[Finding]:
         with app.connection_for_write() as connection:
             client: Any = connection.default_channel.client
             connection.default_channel.try_writing()
-            yield Finding("redis", True, f"Redis at {address} answers, and took and gave back a probe")
+            yield Finding("redis", True, f"Redis at {address} answers, and takes what is written")
             yield from _look_at_kind(client)
             yield from _look_at_memory(client)
             yield from _look_at_clock(client)

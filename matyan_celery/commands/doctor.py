@@ -49,9 +49,9 @@ def doctor(as_json: bool) -> None:
     """Ask every dependency, and say what to do.
 
     Store, Kafka, its topics and groups, Redis, the clocks, workers and the blob store; all at once, within some
-    seconds even if they are away. Store and Redis are given a probe to keep and to give back, Kafka nothing: it is
-    asked how topics are kept. Where all are well and something is still wrong, see `status`. Exit code 1 if anything
-    is WRONG; a WARN is what will be one day.
+    seconds even if they are away. The store is given a probe to keep and to give back, Redis a write that changes
+    nothing, Kafka nothing: it is asked how topics are kept. Where all are well and something is still wrong, see
+    `status`. Exit code 1 if anything is WRONG; a WARN is what will be one day.
     """
     findings = examine(load_settings())
     if as_json:
