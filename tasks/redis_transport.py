@@ -25,7 +25,7 @@ from redis.exceptions import (
 
 from tasks.redis_answers import ANSWERS, find_code, show_text
 from tasks.redis_refusals import REFUSALS
-from tasks.sentinels import AsksSentinels
+from tasks.sentinels import AsksSentinels, FollowsMaster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -229,7 +229,7 @@ class Transport(redis.Transport):  # type: ignore[misc] # kombu has no types
     connection_errors = (*redis.Transport.connection_errors, Refused)
 
 
-class SentinelTransport(redis.SentinelTransport):  # type: ignore[misc] # kombu has no types
+class SentinelTransport(FollowsMaster, redis.SentinelTransport):  # type: ignore[misc] # kombu has no types
     """The same, where sentinels name the server."""
 
     Channel = SentinelChannel
