@@ -25,7 +25,9 @@ test: $(STAMP) ## all tests: unit, contract, conformance, simulation, integratio
 	@$(BIN)/python -m tests.prepare
 	@echo "== unit, contract and conformance tests, the simulation, and integration on real Kafka, Redis and workers;"
 	@echo "   four at a time, since much of it waits: some ten minutes"
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not three_brokers"
+	@echo "== a Kafka cluster of three brokers, on its own: brokers die, leaders move, logs are cut; some minutes"
+	$(BIN)/python -m pytest -m three_brokers tests/integration
 	@echo "== passed. Next: make demo, or read docs/guarantees.md"
 
 bench: $(STAMP) ## benchmarks: CPU a record in apply, records a second end to end, objects a second of a cleanup

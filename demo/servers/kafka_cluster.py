@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import ElectionType, KafkaError, KafkaException, TopicPartition
@@ -14,14 +15,20 @@ from demo.servers.kafka_jars import fetch_kafka
 from demo.servers.process import Process, free_port, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
 
 BROKERS: Final = (1, 2, 3)
-_SECONDS: Final = 60.0  # for one request, and for what follows from it
+_SECONDS: Final = 20.0  # for one request, and for what follows from it
 _READY: Final = 180.0  # three of them start side by side on what may be two busy cores
+_PASSING: Final = {
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+}
 # Small and quickly there: what takes long at the start of a broker is Java's compiler.
 _JAVA: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
@@ -124,13 +131,11 @@ class KafkaCluster:
         else:
             placed = [list(on)] * partitions
             topic = NewTopic(name, partitions, replica_assignment=placed, config=dict(config or {}))
-        admin = self._admin()
-        admin.create_topics([topic])[name].result(timeout=_SECONDS)
-        wait_until(
-            lambda: len(self.leaders(name)) == partitions and min(self.leaders(name).values()) > 0,
-            f"topic {name} has leaders",
-            seconds=_SECONDS,
+        self._insist(
+            lambda admin: admin.create_topics([topic])[name].result(timeout=_SECONDS),
+            done=KafkaError.TOPIC_ALREADY_EXISTS,
         )
+        wait_until(lambda: self._is_led(name, partitions), f"topic {name} has leaders", seconds=_READY)
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic and wait until it is gone.
@@ -138,9 +143,19 @@ class KafkaCluster:
         Raises:
             KafkaException: there is none, or no answer.
         """
-        admin = self._admin()
-        admin.delete_topics([name])[name].result(timeout=_SECONDS)
-        wait_until(lambda: not self.leaders(name), f"topic {name} is gone", seconds=_SECONDS)
+        self._insist(
+            lambda admin: admin.delete_topics([name])[name].result(timeout=_SECONDS),
+            done=KafkaError.UNKNOWN_TOPIC_OR_PART,
+        )
+        wait_until(lambda: not self.leaders(name), f"topic {name} is gone", seconds=_READY)
+
+    def has_topic(self, name: str) -> bool:
+        """Whether there is such a topic.
+
+        Raises:
+            KafkaException: no answer.
+        """
+        return name in self._admin().list_topics(timeout=_SECONDS).topics
 
     def add_partitions(self, name: str, partitions: int) -> None:
         """Give a topic more partitions, so many in all, and wait until they have leaders.
@@ -148,9 +163,12 @@ class KafkaCluster:
         Raises:
             KafkaException: refused, or no answer.
         """
-        admin = self._admin()
-        admin.create_partitions([NewPartitions(name, partitions)])[name].result(timeout=_SECONDS)
-        wait_until(lambda: len(self.leaders(name)) == partitions, f"{name} has more partitions", seconds=_SECONDS)
+        wanted = NewPartitions(name, partitions)
+        self._insist(
+            lambda admin: admin.create_partitions([wanted])[name].result(timeout=_SECONDS),
+            done=KafkaError.INVALID_PARTITIONS,
+        )
+        wait_until(lambda: self._is_led(name, partitions), f"{name} has more partitions", seconds=_READY)
 
     def leaders(self, name: str) -> dict[int, int]:
         """Which broker leads each partition, -1 for none; nothing where there is no such topic.
@@ -169,18 +187,20 @@ class KafkaCluster:
         """
         return set(self._admin().list_topics(timeout=_SECONDS).topics[name].partitions[partition].isrs)
 
-    def elect(self, name: str, partitions: Sequence[int], *, unclean: bool = False) -> None:
-        """Give leadership back to the brokers that are to have it, or, ``unclean``, to one that lacks records.
+    def elect(self, name: str, partitions: Sequence[int]) -> None:
+        """Give leadership back to the brokers that are to have it.
 
         Raises:
             KafkaException: no answer.
         """
-        kind = ElectionType.UNCLEAN if unclean else ElectionType.PREFERRED
         places = [TopicPartition(name, number) for number in partitions]
-        admin = self._admin()
-        for error in admin.elect_leaders(kind, places).result(timeout=_SECONDS).values():
-            if error is not None and error.code() != KafkaError.ELECTION_NOT_NEEDED:
+
+        def elect(admin: AdminClient) -> None:
+            found = admin.elect_leaders(ElectionType.PREFERRED, places).result(timeout=_SECONDS)
+            for error in filter(None, found.values()):
                 raise error if isinstance(error, KafkaException) else KafkaException(error)
+
+        self._insist(elect, done=KafkaError.ELECTION_NOT_NEEDED)
 
     def __enter__(self) -> Self:
         self.start()
@@ -190,6 +210,37 @@ class KafkaCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _insist(self, ask: Callable[[AdminClient], object], *, done: int) -> None:
+        """Ask the controller, and again where it has just changed.
+
+        Args:
+            ask: asks with a client.
+            done: the code of the error that says that it is so already.
+
+        Raises:
+            KafkaException: refused, or no answer.
+        """
+        deadline = time.monotonic() + _READY
+        while True:
+            try:
+                ask(self._admin())
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == done:
+                    return
+                if code not in _PASSING or time.monotonic() > deadline:
+                    raise
+            except TimeoutError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            time.sleep(0.5)
+
+    def _is_led(self, name: str, partitions: int) -> bool:
+        leaders = self.leaders(name)
+        return len(leaders) == partitions and min(leaders.values()) > 0
 
     def _is_whole(self) -> bool:
         with contextlib.suppress(KafkaException):
@@ -222,6 +273,12 @@ class KafkaCluster:
             "transaction.state.log.min.isr=2",
             "group.initial.rebalance.delay.ms=0",
             "auto.create.topics.enable=false",
+            # Of the new group protocol: a dead member is given up soon, as in the classic one's tests.
+            "group.consumer.min.heartbeat.interval.ms=1000",
+            "group.consumer.heartbeat.interval.ms=1000",
+            "group.consumer.min.session.timeout.ms=6000",
+            "group.consumer.session.timeout.ms=6000",
+            "log.cleaner.backoff.ms=500",
             "auto.leader.rebalance.enable=false",  # the tests say when leaders move
         ]
         return "\n".join(lines) + "\n"
