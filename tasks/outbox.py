@@ -64,6 +64,8 @@ class OutboxPublisher:
             store.engine.transact(lambda transaction: store.outbox.remove(transaction, confirmed))
         if len(confirmed) < len(events):
             self._not_before = time.monotonic() + _REST
+            # What it remembers of the topic may have grown old: one that was made anew it would never find again.
+            self.close()
             log.warning("events are left in the outbox: Kafka did not confirm them", left=len(events) - len(confirmed))
         return Published(len(confirmed), len(events) - len(confirmed))
 
