@@ -17,6 +17,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from bridge.fresh import KafkaAway, ask_freshly
 from bridge.membership import CLIENT_ID
 from bridge.takeover import Stamp, unpack_stamp
+from tasks.kafka_clients import make_client, without_group
+from tasks.kafka_trouble import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,15 +74,19 @@ class Lookup:
     Args:
         config: servers and security, as librdkafka names them.
         group: the consumer group; it is asked about, never joined.
+
+    Raises:
+        WrongSettingError: librdkafka refuses a setting.
     """
 
     def __init__(self, config: dict[str, Any], group: str) -> None:
-        quiet = {**config, "client.id": f"{CLIENT_ID}-lookup", "log_level": 2}
+        quiet = {**without_group(config), "client.id": f"{CLIENT_ID}-lookup", "log_level": 2}
         self._group = group
         self._config = quiet
-        self._admin = AdminClient(quiet)
+        self._told = Told(config)
+        self._admin = make_client(AdminClient, {**quiet, "error_cb": self._told.hear}, config)
         reading = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
-        self._consumer = Consumer({**quiet, **reading})
+        self._consumer = make_client(Consumer, {**quiet, **reading}, config)
         self._mock: str | None = None
         self._closed = False
 
@@ -201,6 +207,11 @@ class Lookup:
             return ask_freshly((admin,), look, seconds=_TIMEOUT, final=_NO_GROUP)
         except KafkaException:
             return []
+
+    def explain(self, error: KafkaAway) -> KafkaAway:
+        """The error with the reason why Kafka did not answer, where that can be found; may take some seconds."""
+        trouble = self._told.explain(self._admin)
+        return error if trouble is None else KafkaAway(str(trouble))
 
     def close(self) -> None:
         """Close the connections. Closing twice is fine."""

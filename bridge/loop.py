@@ -37,6 +37,7 @@ from bridge.store_watch import StoreWatch
 from bridge.topic_watch import TopicWatch
 from bridge.verifier import Verifier
 from storage.errors import Refused
+from tasks.kafka_trouble import explain_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +98,7 @@ class Loop:
         topic_id: str,
     ) -> None:
         self._topic = route.topic
+        self._config = config
         self._keeper = keeper
         self._pace = pace
         self._report = report
@@ -288,7 +290,8 @@ class Loop:
     # -- what else the consumer tells ------------------------------------------------------------------------------
 
     def _on_kafka_error(self, error: KafkaError) -> None:
-        self._notices.say("kafka", "waiting for Kafka", error=error.str())
+        trouble = explain_error(self._config, [(error.code(), error.str())])
+        self._notices.say("kafka", "waiting for Kafka", error=error.str() if trouble is None else str(trouble))
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         self._committer.answered(error, places)

@@ -9,13 +9,19 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient
 
+from bridge.membership import Membership
 from bridge.notices import Notices
+from bridge.reader import describe_consumer
 from bridge.report import STORE, Report
 from bridge.route import Route, find_routes
 from bridge.service import Service, Waiting
 from storage.errors import Fatal
+from tasks.errors import WrongSettingError
 from tasks.health import MAIN, Health
+from tasks.kafka_clients import find_refusals, without_group, word_refusals
 from tasks.logs import configure_logs
 from tasks.meter import Meter
 from tasks.metrics import Role
@@ -37,6 +43,20 @@ log = structlog.get_logger("bridge")
 STORE_SECONDS = 30.0  # without an answer from the store for so long, the bridge is not ready
 
 
+def check_kafka_settings(settings: Settings) -> None:
+    """See whether the Kafka clients that a bridge needs can be made. Connects to nothing.
+
+    Raises:
+        WrongSettingError: one cannot; names each setting that librdkafka refuses.
+    """
+    config = settings.kafka_client()
+    refused = find_refusals(AdminClient, without_group(config), config)
+    for route in find_routes(settings):
+        refused += find_refusals(Consumer, describe_consumer(config, route, Membership(config, route.group)), config)
+    if refused:
+        raise WrongSettingError(word_refusals(refused))
+
+
 def run(settings: Settings, *, adopt: bool = False) -> int:
     """Run the bridge until SIGTERM or SIGINT.
 
@@ -46,6 +66,9 @@ def run(settings: Settings, *, adopt: bool = False) -> int:
 
     Returns:
         The exit code: 0 after a signal, 1 where a person has to decide (the last log line says what).
+
+    Raises:
+        WrongSettingError: a setting is wrong, in a way that only shows where it is used.
     """
     return _Program(settings, adopt=adopt, drain=False).run()
 
@@ -77,6 +100,7 @@ class _Program:
 
     def run(self) -> int:
         settings = self._settings
+        check_kafka_settings(settings)
         REFUSALS.aloud = True
         configure_logs(settings.log_level, settings.log_format, traced=settings.tracing)
         if settings.tracing:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException
 
 from storage.errors import Refused
+from tasks.kafka_clients import fit_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,7 @@ class Membership:
     """
 
     def __init__(self, config: dict[str, Any], group: str) -> None:
+        self._config = config
         self._group = group
         self._instance = config.get(_INSTANCE)
         self.is_new = str(config.get(_PROTOCOL, "")).lower() == "consumer"
@@ -47,7 +49,7 @@ class Membership:
         """What the consumer is configured with where KAFKA_CONFIG does not say otherwise."""
         # As the stock workers' client has it, not librdkafka's 45 s: after so long another bridge reads on where a
         # killed one was. Epochs, not sessions, keep two bridges apart.
-        return {} if self.is_new else {"session.timeout.ms": 10_000}
+        return {} if self.is_new else {"session.timeout.ms": fit_session(self._config)}
 
     @property
     def fixed(self) -> dict[str, Any]:

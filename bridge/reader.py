@@ -10,6 +10,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Messa
 from bridge.headers import read_headers
 from bridge.membership import CLIENT_ID
 from storage.batch import NO_TIME, Record
+from tasks.kafka_clients import make_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,31 @@ _TOPIC_ERRORS: Final = {
 }
 
 
+def describe_consumer(config: dict[str, Any], route: Route, membership: Membership) -> dict[str, Any]:
+    """How the consumer in the route's group is configured.
+
+    Args:
+        config: servers and security, as librdkafka names them, and what people set else.
+        route: which group, and how much may be held.
+        membership: by which protocol.
+    """
+    return {
+        **membership.defaults,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        "fetch.wait.max.ms": 100,
+        # What is fetched and not handed over is dropped by a pause: no more of it than may be held.
+        "queued.max.messages.kbytes": max(1_024, min(32_768, route.limits.held_bytes // 1_000)),
+        "log_level": 3,
+        **config,
+        **membership.fixed,
+        "client.id": CLIENT_ID,
+        "group.id": route.group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "allow.auto.create.topics": False,
+    }
+
+
 def make_consumer(
     config: dict[str, Any],
     route: Route,
@@ -47,31 +73,17 @@ def make_consumer(
     """A consumer in the route's group.
 
     Args:
-        config: servers and security, as librdkafka names them.
+        config: as for `describe_consumer`.
         route: which group, and how much may be held.
         membership: by which protocol.
         on_error: told what is wrong with Kafka as a whole.
         on_commit: told Kafka's answers to commits.
+
+    Raises:
+        WrongSettingError: librdkafka refuses a setting.
     """
-    return Consumer(
-        {
-            **membership.defaults,
-            **config,
-            **membership.fixed,
-            "client.id": CLIENT_ID,
-            "group.id": route.group,
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "allow.auto.create.topics": False,
-            "topic.metadata.refresh.interval.ms": 10_000,
-            "fetch.wait.max.ms": 100,
-            # What is fetched and not handed over is dropped by a pause: no more of it than may be held.
-            "queued.max.messages.kbytes": max(1_024, min(32_768, route.limits.held_bytes // 1_000)),
-            "error_cb": on_error,
-            "on_commit": on_commit,
-            "log_level": 3,
-        }
-    )
+    told = {**describe_consumer(config, route, membership), "error_cb": on_error, "on_commit": on_commit}
+    return make_client(Consumer, told, config)
 
 
 class Reader:

@@ -163,7 +163,10 @@ class Service:
         """Cluster and topic id, waited for; no topic id where none is needed. None: told to stop."""
 
         def look() -> tuple[str, str | None]:
-            cluster = lookup.cluster_id()
+            try:
+                cluster = lookup.cluster_id()
+            except KafkaAway as error:
+                raise lookup.explain(error) from error
             try:
                 return cluster, lookup.topic_id(self.route.topic)
             except NoSuchTopic:

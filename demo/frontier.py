@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Producer
 
 from storage.contexts import identify_context
+from tasks.kafka_clients import PARTITIONER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ class Frontier:
             {
                 "bootstrap.servers": bootstrap_servers,
                 "linger.ms": 5,
-                "partitioner": "murmur2_random",  # Java's: frontier and backend must agree on a run's partition
+                "partitioner": PARTITIONER,  # frontier and backend must agree on a run's partition
                 "log_level": 3,
             }
         )

@@ -83,7 +83,8 @@ def _log(**_: Any) -> None:
 def _look(**_: Any) -> None:
     try:
         check_library(settings)
-    except EngineMissing as error:
+        publisher.check()
+    except (EngineMissing, WrongSettingError) as error:
         sys.exit(str(error))
 
 

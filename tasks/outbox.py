@@ -14,6 +14,9 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from storage.engine import ignore
+from tasks.errors import WrongSettingError
+from tasks.kafka_clients import PARTITIONER, find_refusals, make_client, word_refusals
+from tasks.kafka_trouble import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +50,7 @@ class OutboxPublisher:
 
     def __init__(self, settings: Settings, *, patience: float = _PATIENCE) -> None:
         self._config = settings.kafka_client()
+        self._told = Told(self._config)
         self._topic = settings.kafka_control_events_topic
         self._patience = patience
         self._lock = threading.Lock()
@@ -66,7 +70,9 @@ class OutboxPublisher:
             self._not_before = time.monotonic() + _REST
             # What it remembers of the topic may have grown old: one that was made anew it would never find again.
             self.close()
-            log.warning("events are left in the outbox: Kafka did not confirm them", left=len(events) - len(confirmed))
+            left, trouble = len(events) - len(confirmed), self._told.explain()
+            why = {} if trouble is None else {"error": str(trouble)}
+            log.warning("events are left in the outbox: Kafka did not confirm them", left=left, **why)
         return Published(len(confirmed), len(events) - len(confirmed))
 
     def publish_soon(self, store: Store, events: Sequence[OutboxEvent]) -> None:
@@ -102,6 +108,16 @@ class OutboxPublisher:
             sent, left = sent + done.sent, left + done.left
         return Published(sent, left)
 
+    def check(self) -> None:
+        """See whether such a producer can be made; for who starts, since it is made on first use.
+
+        Raises:
+            WrongSettingError: it cannot; names each setting that librdkafka refuses.
+        """
+        refused = find_refusals(Producer, self._producer_config(), self._config)
+        if refused:
+            raise WrongSettingError(word_refusals(refused))
+
     def close(self) -> None:
         """Give the producer up; what a parent made is left alone. Closing twice is fine."""
         with self._lock:
@@ -115,7 +131,7 @@ class OutboxPublisher:
             for event in events:
                 producer.produce(self._topic, event.event, on_delivery=_noting(event, confirmed))
             producer.flush(self._patience + 1.0)
-        except (BufferError, KafkaException) as error:
+        except (BufferError, KafkaException, WrongSettingError) as error:
             self.close()
             log.warning("Kafka takes no events", topic=self._topic, error=str(error))
         return list(confirmed)
@@ -123,24 +139,26 @@ class OutboxPublisher:
     def _producer(self) -> Producer:
         with self._lock:
             if self._made is None or self._made[0] != os.getpid():
-                self._made = (os.getpid(), Producer(self._producer_config()))
+                self._made = (os.getpid(), make_client(Producer, self._producer_config(), self._config))
             return self._made[1]
 
     def _producer_config(self) -> dict[str, Any]:
         return {
+            "log_level": 3,
+            "partitioner": PARTITIONER,  # of events with a key; KAFKA_CONFIG may name another
             **self._config,
             "client.id": "matyan-outbox",
             "enable.idempotence": True,
             "linger.ms": 2,
             # Given up by then, so that nothing piles up in memory: the outbox has it.
             "message.timeout.ms": int(self._patience * 1_000),
-            "log_level": 3,
             "error_cb": self._on_error,
         }
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self.close()  # an idempotent producer that has lost count is of no more use
+        self._told.hear(error)
         log.debug("Kafka", error=error.str())
 
 

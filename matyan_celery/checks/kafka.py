@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # its stub forgets OffsetSpec
     AdminClient,
     ConfigResource,
@@ -19,10 +19,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # its stub for
 
 from bridge.fresh import KafkaAway
 from bridge.lookup import Lookup
+from bridge.main import check_kafka_settings
 from bridge.membership import CLIENT_ID
 from matyan_celery.checks.clocks import WRONG
 from matyan_celery.checks.finding import SECONDS, Finding
 from matyan_celery.checks.topics import Replicas, judge_topic
+from tasks.errors import WrongSettingError
+from tasks.kafka_clients import make_client, without_group
+from tasks.kafka_trouble import Told
+from tasks.outbox import OutboxPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
     from tasks.settings import Settings
 
+_REMEDY: Final = "is it up, and do KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_* fit"
 _PAUSE: Final = 0.2  # seconds between two questions
 
 
@@ -84,7 +90,7 @@ def _find_missing(settings: Settings, found: ClusterMetadata) -> _Missing:
 
 def _look_at_topics(settings: Settings, found: ClusterMetadata, topics: list[str]) -> Iterator[Finding]:
     """How they are kept, and whether their newest records are of our time."""
-    quiet: dict[str, Any] = {**settings.kafka_client(), "log_level": 0}
+    quiet: dict[str, Any] = {**without_group(settings.kafka_client()), "log_level": 0}
     admin = AdminClient(quiet)
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
     asked = admin.describe_configs(resources, request_timeout=SECONDS) if resources else {}
@@ -149,20 +155,19 @@ def _ask_members(settings: Settings, group: str) -> list[str]:
 def _ask(settings: Settings) -> tuple[Finding, ClusterMetadata | None]:
     """Whether the cluster answers, and what it has."""
     servers = settings.kafka_bootstrap_servers
-    said: list[str] = []
-
-    def note(error: KafkaError) -> None:
-        said.append(error.str())
-
+    config = settings.kafka_client()
+    told = Told(config)
     try:
-        config: dict[str, Any] = {**settings.kafka_client(), "log_level": 0, "error_cb": note}
-        admin = AdminClient(config)
+        check_kafka_settings(settings)
+        OutboxPublisher(settings).check()
+        admin = make_client(AdminClient, {**without_group(config), "log_level": 0, "error_cb": told.hear}, config)
+    except WrongSettingError as error:
+        return Finding("kafka", False, str(error), "mend them, then ask again"), None
+    try:
         # Asks for all topics, since a question for one by name may make it.
         found = admin.list_topics(timeout=SECONDS)
-        admin.poll(0)
     except KafkaException as error:
-        why = said[-1] if said else error.args[0].str()
-        remedy = "is it up, and do KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_* fit"
+        why, remedy = told.explain(admin) or (error.args[0].str(), _REMEDY)
         return Finding("kafka", False, f"Kafka at {servers} does not answer ({why})", remedy), None
     sentence = f"Kafka at {servers} answers: cluster {found.cluster_id}, {len(found.brokers)} brokers"
     return Finding("kafka", True, sentence), found

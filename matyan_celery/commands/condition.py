@@ -22,6 +22,8 @@ from storage.stalls import Stalls
 from tasks.app import make_app
 from tasks.celeryconfig import find_queues
 from tasks.errors import WrongSettingError
+from tasks.kafka_clients import make_client, without_group
+from tasks.kafka_trouble import Told
 from tasks.redis_answers import explain
 
 if TYPE_CHECKING:
@@ -198,9 +200,12 @@ def _count_left(store: Store) -> dict[tuple[str, str], int]:
 
 
 def _ask_kafka(settings: Settings) -> KafkaSide | str:
+    config = settings.kafka_client()
+    told = Told(config)
+    admin = make_client(AdminClient, {**without_group(config), "log_level": 2, "error_cb": told.hear}, config)
     try:
         # Asks for all topics, since a question for one by name may make it.
-        found = AdminClient({**settings.kafka_client(), "log_level": 2}).list_topics(timeout=_KAFKA_SECONDS)
+        found = admin.list_topics(timeout=_KAFKA_SECONDS)
         sides = {}
         for watched in find_watched(settings):
             metadata = found.topics.get(watched.topic)
@@ -208,7 +213,7 @@ def _ask_kafka(settings: Settings) -> KafkaSide | str:
             sides[watched.topic] = _ask_topic(settings, watched, str(found.cluster_id), partitions)
         return KafkaSide(str(found.cluster_id), sides)
     except KafkaException as error:
-        return str(error.args[0].str())
+        return str(told.explain(admin) or error.args[0].str())
     except KafkaAway as error:
         return str(error)
 

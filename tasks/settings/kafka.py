@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import Field, Json
+from pydantic import BeforeValidator, Field
 
+from tasks.settings.kafka_config import parse_kafka_config
 from tasks.settings.kinds import Secret, Section
+
+NAMED: Final = {  # librdkafka's properties, and our settings that are these
+    "bootstrap.servers": "kafka_bootstrap_servers",
+    "security.protocol": "kafka_security_protocol",
+    "sasl.mechanism": "kafka_sasl_mechanism",
+    "sasl.username": "kafka_sasl_username",
+    "sasl.password": "kafka_sasl_password",
+    "ssl.ca.location": "kafka_ssl_ca_location",
+    "ssl.certificate.location": "kafka_ssl_certificate_location",
+    "ssl.key.location": "kafka_ssl_key_location",
+    "ssl.key.password": "kafka_ssl_key_password",
+    "ssl.endpoint.identification.algorithm": "kafka_ssl_endpoint_identification_algorithm",
+}
 
 
 class KafkaSettings(Section):
@@ -36,23 +50,18 @@ class KafkaSettings(Section):
     """Opens that key."""
     kafka_ssl_endpoint_identification_algorithm: Annotated[str, Field(pattern="^(|https|none)$")] = ""
     """``none`` accepts certificates of other names; empty: librdkafka's default, ``https``."""
-    kafka_config: Annotated[Json[dict[str, str]], Secret.HIDDEN] = Field(default_factory=dict, validate_default=False)
-    """Whatever else librdkafka should know, as a JSON object: ``{"sasl.oauthbearer.method": "oidc"}``. What the other
-    settings say wins over it."""
+    kafka_config: Annotated[dict[str, str], BeforeValidator(parse_kafka_config), Secret.HIDDEN] = Field(
+        default_factory=dict, validate_default=False
+    )
+    """Whatever else librdkafka should know, as a JSON object of texts, numbers, true and false:
+    ``{"sasl.oauthbearer.method": "oidc", "socket.keepalive.enable": true}``. What the other settings say wins over it.
+    Every client gets all of it, and leaves aside what is not for it: what is for consumers changes nothing in the
+    producer. What librdkafka refuses stops the start."""
 
     def kafka_client(self) -> dict[str, Any]:
         """What every Kafka client of ours is configured with: servers and security, as librdkafka names them."""
         both = bool(self.kafka_sasl_username and self.kafka_sasl_password)
-        named = {
-            "bootstrap.servers": self.kafka_bootstrap_servers,
-            "security.protocol": self.kafka_security_protocol,
-            "sasl.mechanism": self.kafka_sasl_mechanism,
-            "sasl.username": self.kafka_sasl_username if both else "",
-            "sasl.password": self.kafka_sasl_password if both else "",
-            "ssl.ca.location": self.kafka_ssl_ca_location,
-            "ssl.certificate.location": self.kafka_ssl_certificate_location,
-            "ssl.key.location": self.kafka_ssl_key_location,
-            "ssl.key.password": self.kafka_ssl_key_password,
-            "ssl.endpoint.identification.algorithm": self.kafka_ssl_endpoint_identification_algorithm,
-        }
+        named = {name: getattr(self, setting) for name, setting in NAMED.items()}
+        if not both:
+            named |= {"sasl.username": "", "sasl.password": ""}
         return {**self.kafka_config, **{name: value for name, value in named.items() if value}}

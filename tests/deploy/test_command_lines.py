@@ -29,6 +29,7 @@ from demo.servers.redis import RedisServer
 from demo.servers.s3 import VersityServer
 from storage.cleanup import CleanupState
 from storage.store import open_store
+from tasks.kafka_clients import PARTITIONER
 from tests.deploy.container import DATA, Container, find_obstacle
 from tests.deploy.dockerfile import read_stages
 from tests.deploy.test_compose import read_compose
@@ -131,7 +132,7 @@ def stack(
 
 
 def send(kafka: KafkaServer, kind: str, run: str, **payload: Any) -> None:
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "partitioner": PARTITIONER})
     envelope = {"type": kind, "run_id": run, "timestamp": "2026-11-23T06:39:48.287461Z", "payload": payload}
     producer.produce("data-ingestion", json.dumps(envelope).encode(), run.encode())
     assert producer.flush(60) == 0

@@ -21,6 +21,7 @@ from storage.cleanup import Cleanup, CleanupState
 from storage.store import open_store
 from tasks.app import make_app
 from tasks.cleanup import send_cleanup
+from tasks.kafka_clients import PARTITIONER
 from tasks.settings import load_settings
 
 TIME = "2026-11-23T06:39:48.287461Z"
@@ -64,7 +65,13 @@ class Control:
         self._send(self.settings["KAFKA_CONTROL_EVENTS_TOPIC"], None, envelope)
 
     def _send(self, topic: str, key: bytes | None, envelope: dict[str, Any]) -> None:
-        producer = Producer({"bootstrap.servers": self.settings["KAFKA_BOOTSTRAP_SERVERS"], "enable.idempotence": True})
+        producer = Producer(
+            {
+                "bootstrap.servers": self.settings["KAFKA_BOOTSTRAP_SERVERS"],
+                "enable.idempotence": True,
+                "partitioner": PARTITIONER,
+            }
+        )
         producer.produce(topic, json.dumps(envelope).encode(), key)
         assert producer.flush(60) == 0
 
