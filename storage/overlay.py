@@ -217,6 +217,10 @@ class Draft:
         self._view = view
         self._written = _Written()
 
+    def start_range(self, prefix: bytes) -> None:
+        """Start reading the range below a tuple that will be asked for."""
+        self._view.start_range(prefix)
+
     def get(self, key: bytes) -> bytes | None:
         """The value of a key. Raises `KeyTooLarge` for a key that cannot exist."""
         written = self._written

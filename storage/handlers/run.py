@@ -149,10 +149,11 @@ def count_links(draft: Draft, entity: bytes, change: int) -> None:
         entity: whole key of the entity's tuple, ``("tags", uuid)`` for example.
         change: 1 or -1.
     """
-    if not draft.get_range(*span(entity)):
+    pairs = dict(draft.get_range(*span(entity)))
+    if not pairs:
         return
     key = entity + pack_key("run_count")
-    count = unpack_value(draft.get(key)) or 0
+    count = unpack_value(pairs.get(key)) or 0
     draft.set_value(key, max(0, count + change))
 
 
