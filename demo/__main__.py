@@ -39,7 +39,9 @@ def main() -> int:
     parser.add_argument("--ui", action="store_true", help="the same, with the stock Matyan's user interface on top")
     parser.add_argument("--store", choices=STORES, default=SQLITE, help="what it is kept in; fdb: a real FoundationDB")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    # Python leaves SIGINT alone where whoever started us ignores it, as shells do for what they start with "&".
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     try:
@@ -158,7 +160,7 @@ def _keep(stage: Stage, matyan: Matyan | None) -> int:
                     return 1
             time.sleep(_LOOK_SECONDS)
     except KeyboardInterrupt:
-        say("stopping everything")
+        say("stopping everything; Ctrl-C once more kills it")
         return 0
 
 

@@ -1,13 +1,14 @@
-"""Everything that runs during the demo, started in one go and ended in reverse order."""
+"""Everything that runs during the demo, started in one go and ended in two: first our programs, then the servers."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Final
 
+from demo.servers.ending import end_all
 from demo.servers.fault_proxy import FaultProxy
 from demo.servers.foundationdb import FoundationCluster
-from demo.servers.kafka import MockKafka, choose_kafka
+from demo.servers.kafka import KafkaServer, MockKafka, choose_kafka
 from demo.servers.process import DidNotStart
 from demo.servers.product import BeatProcess, BridgeProcess, FlowerProcess, WorkerProcess, clear_settings
 from demo.servers.redis import RedisServer
@@ -32,6 +33,8 @@ GROUP: Final = "ingestion-workers"
 CONTROL_TOPIC: Final = "control-events"
 PARTITIONS: Final = 6
 CONTROL_PARTITIONS: Final = 1
+_CLIENT_SECONDS: Final = 9.0  # to drain, commit and leave, all together
+_SERVER_SECONDS: Final = 5.0
 _BUT_CLEANUP: Final = [queue for queue in find_queues(Settings.model_construct()) if queue != CLEANUP_QUEUE]
 
 
@@ -57,14 +60,17 @@ class Stage:
 
     def __init__(self, folder: Path, stack: ExitStack, *, flower: bool = False, store: str = SQLITE) -> None:
         self.folder = folder
-        self._stack = stack
         self.programs: list[Process] = []
+        self._clients: list[Process] = []  # whatever was begun, ready or not
+        self._servers: list[Process] = []
+        self._mock: MockKafka | None = None
+        stack.callback(self.stop)
         say("starting Redis and S3, embedded servers")
         redis, self.s3 = RedisServer(folder / "redis"), MotoServer(folder / "s3")
-        self.start(redis, self.s3)
+        self._start(self._servers, redis, self.s3)
         self.s3.make_bucket()
         self.fault_proxy = FaultProxy(folder / "s3", self.s3.endpoint)
-        self.start(self.fault_proxy)
+        self._start(self._servers, self.fault_proxy)
         self.cluster = self._start_foundationdb() if store == FDB else None
         self.store_url = f"sqlite:///{folder / 'store.db'}" if self.cluster is None else self.cluster.url
         self.kafka = self._start_kafka()
@@ -100,8 +106,21 @@ class Stage:
         Raises:
             DidNotStart: one is not; those that are will be ended with the stack.
         """
+        self._start(self._clients, *programs)
+
+    def stop(self) -> None:
+        """End all that runs: our programs side by side, which need the servers for that, and then these.
+
+        At Ctrl-C all is killed. Stopping twice is fine.
+        """
+        calm = end_all(self._clients, seconds=_CLIENT_SECONDS, tell=say)
+        end_all(self._servers, seconds=_SERVER_SECONDS if calm else 0.0, tell=say)
+        if self._mock is not None:
+            self._mock.stop()
+
+    def _start(self, kind: list[Process], *programs: Process) -> None:
         for program in programs:
-            self._stack.callback(program.stop)
+            kind.append(program)
             program.launch()
         for program in programs:
             program.start()
@@ -116,7 +135,7 @@ class Stage:
         cluster = FoundationCluster(self.folder / "foundationdb")
         say("starting FoundationDB, one process")
         cluster.programs.load()
-        self._stack.callback(cluster.stop)
+        self._servers += cluster.processes
         cluster.start()
         self.programs += cluster.processes
         return cluster
@@ -126,11 +145,14 @@ class Stage:
         kafka, words = choose_kafka(self.folder / "kafka")
         say(f"starting Kafka: {words}")
         try:
+            if isinstance(kafka, KafkaServer):
+                self._servers.append(kafka)
             kafka.start()
         except DidNotStart as error:
             say(f"it did not start ({str(error).splitlines()[0]}); librdkafka's mock cluster in its place")
             kafka = MockKafka()
-        self._stack.callback(kafka.stop)
+        if isinstance(kafka, MockKafka):
+            self._mock = kafka
         kafka.create_topic(TOPIC, kafka.fixed_partitions or PARTITIONS)
         kafka.create_topic(CONTROL_TOPIC, kafka.fixed_partitions or CONTROL_PARTITIONS)
         return kafka

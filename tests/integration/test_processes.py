@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from demo.servers.ending import end_all
 from demo.servers.guard import guard
 from demo.servers.process import DidNotStart, Process, free_port, wait_until
 from tests.integration.leaks import living_processes, our_processes, our_threads
@@ -210,3 +212,46 @@ def test_the_leak_check_sees_threads() -> None:
 def test_free_ports_are_out_of_the_way_of_outgoing_connections() -> None:
     lowest, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     assert all(free_port() < lowest for _ in range(20))
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Iterator[list[Process]]:
+    """Three that ignore SIGTERM, one that ends at it, and one that was never started."""
+    stubborn = [Process(f"stubborn-{number}", ["sh", "-c", STUBBORN], tmp_path / f"{number}.log") for number in "abc"]
+    meek = Process("meek", ["sleep", "600"], tmp_path / "meek.log")
+    unborn = Process("unborn", ["sleep", "600"], tmp_path / "unborn.log")
+    for process in (*stubborn, meek):
+        process.launch()
+    for process in stubborn:
+        process.wait_output("armed", 20)
+    yield [*stubborn, meek, unborn]
+    for process in (*stubborn, meek):
+        process.kill()
+
+
+def test_all_are_ended_side_by_side_and_what_stays_is_killed(crowd: list[Process]) -> None:
+    said: list[str] = []
+    began = time.monotonic()
+    assert end_all(crowd, seconds=3.0, tell=said.append)
+    passed = time.monotonic() - began
+    assert [process.code for process in crowd] == [-signal.SIGKILL] * 3 + [-signal.SIGTERM, None]
+    assert said == [
+        "waiting for stubborn-a, stubborn-b, stubborn-c, 3 s at most; Ctrl-C kills them now",
+        "killing stubborn-a, stubborn-b, stubborn-c: not ended within 3 s",
+    ]
+    assert passed > 3.0, "they have their time"
+    assert end_all(crowd, seconds=3.0, tell=said.append)
+    assert len(said) == 2, "once more is fine"
+
+
+def test_ctrl_c_while_all_are_ended_kills_them(crowd: list[Process]) -> None:
+    said: list[str] = []
+
+    def press(sentence: str) -> None:
+        said.append(sentence)
+        if sentence.startswith("waiting for"):
+            signal.raise_signal(signal.SIGINT)
+
+    assert not end_all(crowd, seconds=600.0, tell=press)
+    assert said[1:] == ["killing everything"]
+    assert not any(process.is_alive() for process in crowd)
