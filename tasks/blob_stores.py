@@ -70,6 +70,10 @@ def make_blobs(settings: Settings) -> BlobStore:
         key=settings.s3_access_key,
         secret=settings.s3_secret_key,
         region=settings.s3_region,
+        ca_file=settings.s3_ca_file,
+        addressing=settings.s3_addressing_style,
+        proxy=settings.s3_proxy,
+        metadata=settings.s3_imds,
         versions=settings.s3_delete_versions,
         requests=requests,
     )

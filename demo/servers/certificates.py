@@ -39,20 +39,17 @@ class Authority:
         self.file = folder / "ca.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def sign(self, name: str, host: str = _LOCAL) -> tuple[Path, Path]:
+    def sign(self, name: str, *hosts: str) -> tuple[Path, Path]:
         """Files of a certificate and its key.
 
         Args:
             name: of the files.
-            host: the name or address that the certificate is for.
+            hosts: the names and addresses that the certificate is for; 127.0.0.1 if none are given.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        try:
-            subject: x509.GeneralName = x509.IPAddress(ip_address(host))
-        except ValueError:
-            subject = x509.DNSName(host)
-        built = _begin(_name(host), self._name, key.public_key())
-        built = built.add_extension(x509.SubjectAlternativeName([subject]), critical=False)
+        subjects = [_subject(host) for host in hosts or (_LOCAL,)]
+        built = _begin(_name((hosts or (_LOCAL,))[0]), self._name, key.public_key())
+        built = built.add_extension(x509.SubjectAlternativeName(subjects), critical=False)
         built = built.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         signed = built.add_extension(authority, critical=False).sign(self._key, hashes.SHA256())
@@ -64,6 +61,13 @@ class Authority:
             )
         )
         return certificate, key_file
+
+
+def _subject(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _name(text: str) -> x509.Name:

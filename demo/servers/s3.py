@@ -30,6 +30,7 @@ class S3Server(Process):
         folder: for its log.
         port: where it listens.
         environment: of the program.
+        authority: certificates that vouch for it, where it speaks TLS.
     """
 
     key: Final = KEY
@@ -37,9 +38,17 @@ class S3Server(Process):
     region: Final = "us-east-1"
 
     def __init__(
-        self, name: str, command: Sequence[str], folder: Path, port: int, environment: dict[str, str | None]
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        port: int,
+        environment: dict[str, str | None],
+        *,
+        authority: Path | None = None,
     ) -> None:
         self.port = port
+        self._authority = authority
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(name, command, folder / f"{name}.log", environment=environment, ready_seconds=60)
         self._client: Any = None
@@ -47,7 +56,7 @@ class S3Server(Process):
     @property
     def endpoint(self) -> str:
         """What clients connect to."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._authority else 'http'}://127.0.0.1:{self.port}"
 
     def settings(self, bucket: str = BUCKET) -> dict[str, str]:
         """Our settings for it, by their names in the environment."""
@@ -67,7 +76,8 @@ class S3Server(Process):
                 endpoint_url=self.endpoint,
                 aws_access_key_id=KEY,
                 aws_secret_access_key=SECRET,
-                region_name="us-east-1",
+                region_name=self.region,
+                verify=None if self._authority is None else str(self._authority),
                 config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 1}),
             )
         return self._client
@@ -104,18 +114,32 @@ class VersityServer(S3Server):
     Args:
         folder: for its log and its data.
         port: a free one if not given.
+        domain: buckets are also found before this name of the host.
+        certificate: files of a certificate and its key; with them it speaks TLS.
+        authority: the file of who signed it.
     """
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        *,
+        domain: str = "",
+        certificate: tuple[Path, Path] | None = None,
+        authority: Path | None = None,
+    ) -> None:
         port = free_port() if port is None else port
         self.data = folder / "objects"
         for name in (self.data, folder / "versions"):
             name.mkdir(parents=True, exist_ok=True)
         command = [str(build_program(VERSITYGW)), "--port", f"127.0.0.1:{port}", "--quiet"]
+        command += ["--virtual-domain", domain] if domain else []
+        command += ["--cert", str(certificate[0]), "--key", str(certificate[1])] if certificate else []
         command += ["posix", "--sidecar", str(folder / "sidecar"), "--versioning-dir", str(folder / "versions")]
         (folder / "sidecar").mkdir(exist_ok=True)
         command.append(str(self.data))
-        super().__init__("versitygw", command, folder, port, {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET})
+        environment: dict[str, str | None] = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
+        super().__init__("versitygw", command, folder, port, environment, authority=authority)
 
     def fill(self, keys: Iterable[str], body: bytes = b"blob", bucket: str = BUCKET) -> None:
         """Write many objects at once, as files."""

@@ -29,6 +29,18 @@ class BlobSettings(Section):
     """The bucket of all blobs."""
     s3_region: str = "us-east-1"
     """The bucket's region."""
+    s3_ca_file: str = ""
+    """A file of certificates in PEM form: the authorities that vouch for S3_ENDPOINT. Empty: the system's, or those of
+    ``AWS_CA_BUNDLE``."""
+    s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    """Where a request names the bucket: in the path, or (virtual) before the host's name, which then needs DNS and a
+    certificate for ``bucket.host``. auto: in the path, but at Amazon before the host's name."""
+    s3_proxy: Annotated[str, Field(pattern="^(|https?://.+)$"), Secret.URL] = ""
+    """Address of a proxy, ``http://[user:password@]host:port``, for S3 alone. Empty: what ``HTTPS_PROXY``,
+    ``HTTP_PROXY`` and ``NO_PROXY`` say."""
+    s3_imds: bool = True
+    """Ask the machine's metadata service (Amazon's IMDS) for the cloud's own identity, where S3_ACCESS_KEY is empty and
+    nothing else gives one. Off: where there is none, that is said at once."""
     s3_delete_versions: bool = False
     """Delete every version and delete marker too, in a bucket with versioning (s3)."""
     gcs_bucket: str = "matyan-artifacts"

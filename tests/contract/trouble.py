@@ -39,7 +39,7 @@ class Trouble:
                 self.end_headers()
                 self.wfile.write(text.encode())
 
-            do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - the names that http.server looks for
+            do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - the names that http.server looks for
 
             def log_message(self, *_: object) -> None:
                 """Says nothing."""
