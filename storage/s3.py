@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LAST: Final = "\U0010ffff"
+# What versitygw says to a version that is gone; others say these to what is there, too.
+_UNCLEAR: Final = frozenset({"InvalidArgument", "InternalError"})
 _AND: Final = "\0"  # between a position's key and the store's own mark or version; no key has it
 
 
@@ -169,7 +171,15 @@ class S3Blobs:
 
     def delete(self, blobs: Sequence[Blob]) -> list[Refusal]:
         """See `BlobStore.delete`."""
-        return self._deletion.delete(blobs)
+        refusals = self._deletion.delete(blobs)
+        return [refusal for refusal in refusals if not self._is_gone(refusal)] if self._versions else refusals
+
+    def _is_gone(self, refusal: Refusal) -> bool:
+        """Whether a version was refused for want of it, by a server that says so in its own way."""
+        if refusal.code not in _UNCLEAR or not refusal.blob.version:
+            return False
+        found = self._find_versions(refusal.blob.key)
+        return refusal.blob.version not in {blob.version for blob in found}
 
     def close(self) -> None:
         """Close the connections. Closing twice is fine."""

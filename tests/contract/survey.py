@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.contract.given_s3 import ENDPOINT_VARIABLE, GivenS3, find_given
 
-_ORDER: Final = ["a", "a-b/1", "a.b", "a/1", "a0", "b\u00e9/1", "b\uffee", "b\U0001f600"]
+_ORDER: Final = ["a-b/1", "a.b", "a/1", "a0", "b\u00e9/1", "b\uffee", "b\U0001f600"]
 
 
 class Survey:
@@ -78,7 +78,7 @@ class Survey:
 
     def _order(self) -> str:
         self._put(*_ORDER)
-        pages, token = [], {}
+        pages, token = list[list[str]](), dict[str, str]()
         while True:
             answer = self._list(MaxKeys=2, **token)
             pages.append([item["Key"] for item in answer.get("Contents", ())])
@@ -87,7 +87,9 @@ class Survey:
             token = {"ContinuationToken": answer["NextContinuationToken"]}
         keys = [key for page in pages for key in page]
         order = "by bytes" if keys == sorted(_ORDER, key=str.encode) else f"another: {keys}"
-        return order + (f"; pages of {[len(page) for page in pages]}" if any(len(page) != 2 for page in pages) else "")
+        return order + (
+            f"; pages of {[len(page) for page in pages]}" if any(len(page) != 2 for page in pages[:-1]) else ""
+        )
 
     def _nested(self) -> str:
         self._put("x/y")
@@ -128,7 +130,7 @@ class Survey:
 
     def _names(self) -> str:
         self._put("a-b/1", "a/1", "a/2", "b/1", "c", "d/1")
-        pages, token = [], {}
+        pages, token = list[list[str]](), dict[str, str]()
         while len(pages) < 20:
             answer = self._list(Delimiter="/", MaxKeys=2, **token)
             pages.append([item["Prefix"] for item in answer.get("CommonPrefixes", ())])
@@ -196,7 +198,7 @@ class Survey:
         for key in keys:
             self._s3.delete_object(Bucket=self._bucket, Key=key)
         self._put("z")
-        pages, token = [], {}
+        pages, token = list[int](), dict[str, str]()
         while len(pages) < 100:
             answer = self._list(MaxKeys=3, **token)
             pages.append(len(answer.get("Contents", ())))
