@@ -41,7 +41,7 @@ from tests.integration.traffic import (
     wait_applied,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 STREAMS = [
     SHARED.parent / "streams" / name for name in ("digits.jsonl", "sweep.jsonl", "deletes.jsonl", "stalls.jsonl.gz")
