@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from bridge.takeover import Found, Stamp, Start, decide_start
 from storage.ledger import Gap, Owner, Standing, change_lanes, raise_epoch, raise_floor, unpack_owner
 from storage.stalls import Stalls
+from storage.standstills import Standstills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from storage.engine import Engine, Transaction
     from storage.ledger import Ledger
     from storage.stalls import Stall
+    from storage.standstills import StandstillNote
 
 
 class Taken(NamedTuple):
@@ -96,6 +98,7 @@ class Keeper:
         self._engine = store.engine
         self._ledger = store.ledger
         self._stalls = Stalls(store.ledger)
+        self._standstills = Standstills(store.ledger)
         self._lookup = lookup
         self._route = route
         self._adopt = adopt
@@ -186,6 +189,17 @@ class Keeper:
             StorageUnavailable: no answer.
         """
         self._stalls.note(self._engine, stall)
+
+    def note_standstills(self, notes: Iterable[StandstillNote], gone: Iterable[Source]) -> None:
+        """Note, for people, partitions that stand still though they could move, and forget those that move again.
+
+        Raises:
+            StorageUnavailable: no answer.
+        """
+        for note in notes:
+            self._standstills.note(self._engine, note)
+        for source in gone:
+            self._standstills.forget(self._engine, source)
 
     def leave(self, sources: Iterable[Source]) -> None:
         """Raise the epochs behind us, so that nothing that is still queued anywhere applies.

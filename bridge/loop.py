@@ -29,6 +29,7 @@ from bridge.holdings import Holdings
 from bridge.membership import Membership
 from bridge.notices import Notices
 from bridge.ownership import Ownership
+from bridge.progress_watch import ProgressWatch
 from bridge.reader import Reader, make_consumer
 from bridge.sender import Sender
 from bridge.stall_notes import StallNotes
@@ -36,6 +37,7 @@ from bridge.store_desk import StoreDesk
 from bridge.store_watch import StoreWatch
 from bridge.topic_watch import TopicWatch
 from bridge.verifier import Verifier
+from storage.batch import Source
 from storage.errors import Refused
 from tasks.kafka_trouble import explain_error
 
@@ -119,6 +121,15 @@ class Loop:
         self._reader = Reader(
             self._consumer, route, self._membership, holdings, self._topic_watch, self._notices, report
         )
+        self._progress_watch = ProgressWatch(
+            keeper,
+            desk,
+            holdings,
+            report,
+            self._notices,
+            Source(cluster, route.topic, topic_id, 0),
+            commit_every=pace.commit,
+        )
         self._verifier = Verifier(lookup, route.topic, topic_id, self._notices, self._send)
         self._sender = Sender(publisher, route, self._notices, holdings.state_of, report)
         self._stall_notes = StallNotes(keeper, desk, desk.failed)
@@ -201,6 +212,7 @@ class Loop:
         self._committer.look(now)
         self._topic_watch.look(now)
         self._group_watch.look(now)
+        self._progress_watch.look(now)
 
     def _answer(self) -> None:
         """What follows from the answers that are there."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from bridge.desk import Desk
 from bridge.fresh import KafkaAway
+from bridge.progress import HUNG_AFTER
 from storage.clocks import FIRST
 from tasks.metrics import (
     CONTROL_CONSUMED,
@@ -20,6 +21,7 @@ from tasks.metrics import (
     PARTITIONS,
     RESENDS,
     SKIPPED,
+    STANDING_SECONDS,
     Metric,
 )
 from tasks.queues import CONTROL_TASK, INGEST_TASK
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from bridge.lookup import Bounds, Lookup
     from bridge.partition import Partition
+    from bridge.progress import Standstill
     from bridge.route import Route
     from tasks.health import Health
     from tasks.meter import Meter, Values
@@ -40,6 +43,8 @@ STORE: Final = "store"
 _CONSUMED: Final[dict[str, Metric]] = {INGEST_TASK: INGESTION_CONSUMED, CONTROL_TASK: CONTROL_CONSUMED}
 _EVERY: Final = 1.0  # seconds between two readings of the gauges
 _BOUNDS_EVERY: Final = 5.0  # seconds between two questions for the log's bounds
+_BOUNDS_LAST: Final = 20.0  # seconds for which an answer says what can be read now
+_OUTAGE: Final = 45.0  # seconds for which a failure counts: what fails is tried again within half a minute
 
 
 @dataclass(slots=True)
@@ -131,6 +136,7 @@ class Report:
         self._asked = -_BOUNDS_EVERY
         self._clocks: dict[int, LagClock] = {}
         self._read = 0.0
+        self._bounds_at = self._failed_at = -_OUTAGE
         meter.count(SKIPPED, 0, self._topic)
         meter.count(RESENDS, 0, self._topic)
         meter.count(LOST, 0, self._topic)
@@ -180,8 +186,32 @@ class Report:
 
     def store_failed(self, error: Exception) -> None:
         """The store has not answered."""
+        self._failed_at = time.monotonic()
         if self._health is not None:
             self._health.failed(STORE, str(error))
+
+    def kafka_failed(self) -> None:
+        """Kafka has not answered a question."""
+        self._failed_at = time.monotonic()
+
+    def is_answered(self, now: float) -> bool:
+        """Whether store and Kafka have answered what they were asked lately."""
+        return now - self._failed_at >= _OUTAGE
+
+    def find_readable(self, number: int, now: float) -> int | None:
+        """Where reading a partition ends now; None where Kafka has not said so lately."""
+        bounds = self._bounds.get(number) if now - self._bounds_at < _BOUNDS_LAST else None
+        return None if bounds is None else bounds.readable
+
+    def stood(self, standing: list[Standstill]) -> None:
+        """These partitions stand still though they could move, and no others."""
+        topic = self._topic
+        self._meter.show(
+            STANDING_SECONDS, {(topic, str(still.partition)): still.seconds for still in standing}, owner=topic
+        )
+        if self._health is not None:
+            hung = any(still.seconds >= HUNG_AFTER for still in standing)
+            self._health.stand(topic, [still.describe(topic) for still in standing], hung=hung)
 
     def joined(self) -> None:
         """The loop has its share of the partitions, which may be none."""
@@ -198,7 +228,7 @@ class Report:
         self._desk.close()
         if self._health is not None:
             self._health.end_loop(self._topic)
-        for metric in (LAG_RECORDS, LAG_SECONDS, OLDEST_UNAPPLIED, IN_FLIGHT, PARTITIONS):
+        for metric in (LAG_RECORDS, LAG_SECONDS, OLDEST_UNAPPLIED, IN_FLIGHT, PARTITIONS, STANDING_SECONDS):
             self._meter.show(metric, {}, owner=self._topic)
 
     def __enter__(self) -> Self:
@@ -239,7 +269,7 @@ class Report:
 
         def then(bounds: dict[int, Bounds]) -> None:
             self._asking = False
-            self._bounds = bounds
+            self._bounds, self._bounds_at = bounds, time.monotonic()
 
         def failed(error: Exception) -> None:
             self._asking = False

@@ -41,6 +41,7 @@ class StoreDesk(Desk):
             self._report.store_failed(error)
             self._notices.say("store", "waiting for the store", doing=doing, error=str(error))
         elif isinstance(error, KafkaAway):
+            self._report.kafka_failed()
             self._notices.say("kafka", "waiting for Kafka", doing=doing, error=str(error))
         elif isinstance(error, NoSuchTopic):
             self._notices.say("topic", "waiting for the topic: it does not exist", topic=self._topic)

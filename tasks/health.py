@@ -1,7 +1,8 @@
 """Is this process alive, ready, started? Said over HTTP (`tasks.endpoint`) and in a file (`tasks.heartbeat`).
 
-* alive: its loops turn. No dependency is asked, so none that is away gets the process restarted.
-* ready: what it needs answered not long ago, and it has its share of the work, or stands by for it.
+* alive: its loops turn, and none has stood still for minutes though it could move. No dependency is asked, so none that
+  is away gets the process restarted.
+* ready: what it needs answered not long ago, and it has its share of the work, or stands by for it; and does it.
 * started: its loops have turned once.
 """
 
@@ -48,6 +49,8 @@ class Health:
         self._needs = needs
         self._answers: dict[str, _Answer] = {}
         self._turns: dict[str, float] = {}
+        self._standing: dict[str, list[str]] = {}
+        self._stuck: dict[str, list[str]] = {}
         self._lock = threading.Lock()
         self._written = 0.0
         self._ended = False
@@ -65,6 +68,12 @@ class Health:
     def end_loop(self, loop: str) -> None:
         """A loop has ended as it should: it need not turn any more."""
         self._turns.pop(loop, None)
+        self.stand(loop, [], hung=False)
+
+    def stand(self, loop: str, complaints: list[str], *, hung: bool) -> None:
+        """What stands still in a loop that turns, though it could move; ``hung``: for so long that a restart is due."""
+        self._standing[loop] = complaints
+        self._stuck[loop] = complaints if hung else []
 
     def answered(self, need: str) -> None:
         """What we need has answered just now."""
@@ -85,6 +94,7 @@ class Health:
                 "stale": self._stale,
                 "loops": dict(self._turns),
                 "unready": self.find_unready(),
+                "stuck": self._find_stuck(),
             }
             new = self._file.with_suffix(".new")
             try:
@@ -105,7 +115,10 @@ class Health:
 
     def find_hung(self) -> list[str]:
         """What speaks against being alive, in sentences."""
-        return find_hung(self._turns, self._stale)
+        return find_hung(self._turns, self._stale) + self._find_stuck()
+
+    def _find_stuck(self) -> list[str]:
+        return [complaint for complaints in self._stuck.values() for complaint in complaints]
 
     def find_unready(self) -> list[str]:
         """What speaks against being ready, in sentences."""
@@ -119,7 +132,7 @@ class Health:
                 found.append(f"{need}: {answer.complaint}")
             elif now - answer.time > fresh:
                 found.append(f"{need}: no answer for {now - answer.time:.0f} s")
-        return found
+        return found + [complaint for complaints in self._standing.values() for complaint in complaints]
 
     def find_unstarted(self) -> list[str]:
         """What speaks against having started, in sentences."""

@@ -67,7 +67,7 @@ def find_ailments(folder: Path, roles: Iterable[str], probe: str) -> list[str]:
         loops: dict[str, float] = beat["loops"]
         if probe == "started":
             return [] if loops else ["no loop has turned yet"]
-        hung = find_hung(loops, beat["stale"])
+        hung = find_hung(loops, beat["stale"]) + list(beat.get("stuck", ()))
         return hung + list(beat["unready"]) if probe == "ready" else hung
     return [f"no heartbeat at {files[0]}: it does not run here, has just begun, or has another {_FOLDER}"]
 

@@ -180,6 +180,14 @@ PARTITIONS: Final = Metric(
     "Partitions that this bridge has: `assigned` by Kafka, and of these `reading`: taken over.",
     ("topic", "state"),
 )
+STANDING_SECONDS: Final = Metric(
+    "matyan_bridge_standing_seconds",
+    Kind.GAUGE,
+    _BRIDGE,
+    "Seconds for which a partition has stood still though it could move: it is not taken over, not read or not"
+    " committed, and nothing is away that it would have to wait for. Only those that do.",
+    ("topic", "partition"),
+)
 RESENDS: Final = Metric(
     "matyan_bridge_resends_total",
     Kind.COUNTER,

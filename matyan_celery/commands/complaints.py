@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from bridge.membership import CLIENT_ID
+from bridge.progress import Standstill, Step
 from bridge.takeover import Found, decide_start
 from matyan_celery.commands.condition import find_watched
 from storage.batch import Source
@@ -64,6 +65,9 @@ def find_wrong(condition: Condition, settings: Settings) -> list[str]:
         f"{max(0.0, time.time() - stall.since):.0f} s (attempt {stall.attempt}): look at the workers' logs"
         for stall in store.stalls
     ]
+    for note in store.standstills:
+        still = Standstill(note.source.partition, Step(note.step), time.time() - note.since, note.at, note.end)
+        wrong.append(f"{still.describe(note.source.topic)}. Look at its log, restart it")
     for reason, count in sorted(_by_reason(store.dead).items()):
         wrong.append(
             f"{count} dead letters ({reason}): look with `matyan-celery dead-letters list --reason {reason}`, then "

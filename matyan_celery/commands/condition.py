@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -19,6 +20,7 @@ from storage.cleanup import CleanupState
 from storage.masking import mask_url
 from storage.replay import CLUSTER as REPLAY
 from storage.stalls import Stalls
+from storage.standstills import Standstills
 from tasks.app import make_app
 from tasks.celeryconfig import find_queues
 from tasks.errors import WrongSettingError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from storage.ledger import Gap, Owner, Standing
     from storage.letter_index import DeadKey
     from storage.stalls import Stall
+    from storage.standstills import StandstillNote
     from storage.store import Store
     from tasks.settings import Settings
 
@@ -55,6 +58,7 @@ class StoreSide:
         dead: dead letters.
         replays: replays that are running, or were broken off.
         stalls: batches that do not move, as the bridge has noted them.
+        standstills: partitions that a bridge has and that stand still though they could move, as it has noted them.
         left: cleanups and cascades that a person has to see to, by ledger and state.
         promised: when the oldest event in the outbox was put there, Unix seconds; None: it is empty.
     """
@@ -66,6 +70,7 @@ class StoreSide:
     dead: Counter[DeadKey]
     replays: int
     stalls: list[Stall]
+    standstills: list[StandstillNote]
     left: dict[tuple[str, str], int]
     promised: float | None = None
 
@@ -185,9 +190,12 @@ def _ask_store(store: Store) -> StoreSide:
     dead = store.dead_letters.count(store.engine)
     store_id = "" if name is None else str(msgpack.unpackb(name))
     stalls = Stalls(ledger).find(store.engine)
+    standstills = Standstills(ledger).find(store.engine, time.time())
     replays = len(owners) - len(standings)
     promised = next((event.time for event in store.outbox.each(store.engine, page=1)), None)
-    return StoreSide(store_id, standings, floors, gaps, dead, replays, stalls, _count_left(store), promised)
+    return StoreSide(
+        store_id, standings, floors, gaps, dead, replays, stalls, standstills, _count_left(store), promised
+    )
 
 
 def _count_left(store: Store) -> dict[tuple[str, str], int]:

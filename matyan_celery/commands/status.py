@@ -96,6 +96,17 @@ def make_report(condition: Condition, settings: Settings, wrong: list[str]) -> d
             }
             for stall in store.stalls
         ],
+        "standstills": [
+            {
+                "topic": note.source.topic,
+                "partition": note.source.partition,
+                "step": note.step,
+                "at": note.at,
+                "end": note.end,
+                "since": note.since,
+            }
+            for note in store.standstills
+        ],
         "wrong": wrong,
     }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import free_port, wait_until
+from demo.servers.product import BridgeProcess
 from storage.recorded import Recorded
 from tests.conftest import MakeTopic, Programs
 from tests.integration.commands import run_command
@@ -224,3 +226,59 @@ def test_an_open_transaction_at_a_take_over_is_waited_for(
     wait_applied(kafka.bootstrap_servers, group, topic, seconds=90)
     assert read_numbers(settings["STORAGE_URL"]) == all_numbers(4, 5)
     assert bridge.is_alive()
+
+
+HANGING = """
+import bridge.progress, bridge.report
+from bridge.__main__ import main
+from bridge.holdings import Holdings
+
+bridge.progress.TOLD_AFTER, bridge.report.HUNG_AFTER = 3.0, 6.0
+begin = Holdings.begin
+
+def forget_one(holdings, holding, state, now):
+    begun = begin(holdings, holding, state, now)
+    if holding.number == 2:
+        holdings._stop(holding)  # nobody notices: no call fails, and no batch stalls
+    return begun
+
+Holdings.begin = forget_one
+main()
+"""
+
+
+class HangingBridge(BridgeProcess):
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, name: str) -> None:
+        super().__init__(folder, settings, name=name)
+        self._command = [sys.executable, "-c", HANGING]
+
+
+def test_a_partition_that_is_held_and_not_read_is_named_by_everything(
+    kafka: KafkaServer, topic: str, group: str, programs: Programs, settings: dict[str, str], tmp_path: Path
+) -> None:
+    """A bug is planted in a real bridge: one partition's reading ends without a word. (And it is told sooner.)"""
+    watched = Watched(free_port())
+    programs.worker(concurrency=1, **QUICK).start()
+    own = {"METRICS_PORT": str(watched.port), **QUICK}
+    bridge = programs.add(HangingBridge(tmp_path, {**settings, **own}, name="hanging"))
+    bridge.start()
+    wait_until(watched.is_ready, "the bridge is ready", seconds=60)
+    produce(kafka.bootstrap_servers, topic, spread(range(10), 4))
+
+    def told() -> bool:
+        return "not read it for" in " ".join(status(settings, tmp_path)["wrong"])
+
+    wait_until(lambda: watched.probe("/livez")[0] == 503, "it is to be restarted", seconds=60)
+    assert f"{topic}[2]: a bridge has it and has not read it for" in watched.probe("/livez")[1]
+    assert "at offset 0 of 10" in watched.probe("/readyz")[1]
+    assert watched.sum("matyan_bridge_standing_seconds", topic=topic, partition="2") >= 3
+    assert watched.sum("matyan_bridge_standing_seconds", topic=topic) < 300  # no other partition's
+    wait_until(told, "status names it", seconds=30, pause=0.5)
+    assert [(row["partition"], row["step"]) for row in status(settings, tmp_path)["standstills"]] == [(2, "read")]
+    bridge.kill()
+
+    programs.bridge("sound", **own).start()
+    wait_applied(kafka.bootstrap_servers, group, topic, seconds=90)
+    assert read_numbers(settings["STORAGE_URL"]) == all_numbers(4, 10)
+    assert watched.probe("/livez")[0] == 200
+    assert watched.sum("matyan_bridge_standing_seconds", topic=topic) == -1

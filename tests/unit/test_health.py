@@ -51,6 +51,20 @@ class TestHealth:
         health.end_loop("b")
         assert health.find_hung() == []
 
+    def test_a_loop_that_stands_still_is_not_ready_and_for_long_not_alive(self, tmp_path: Path) -> None:
+        health = make_health(tmp_path)
+        health.turn("topic")
+        health.answered("store")
+        health.answered("topic")
+        health.stand("topic", ["it stands still"], hung=False)
+        assert (health.find_unready(), health.find_hung()) == (["it stands still"], [])
+        health.stand("topic", ["it stands still"], hung=True)
+        health.write()
+        assert health.find_hung() == find_ailments(tmp_path, ["bridge"], "live") == ["it stands still"]
+        health.stand("topic", [], hung=False)
+        health.write()
+        assert health.find_unready() == health.find_hung() == find_ailments(tmp_path, ["bridge"], "live") == []
+
     def test_dependencies_decide_readiness_alone(self, tmp_path: Path, clock: Clock) -> None:
         health = make_health(tmp_path)
         health.turn()

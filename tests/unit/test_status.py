@@ -24,6 +24,7 @@ from matyan_celery.commands.status import make_report
 from storage.batch import Epoch, Source
 from storage.ledger import Gap, Owner, Standing
 from storage.stalls import Stall
+from storage.standstills import StandstillNote
 from tasks.settings import Settings, load_settings
 
 SOURCE = Source("cluster", "data-ingestion", "id-1", 0)
@@ -61,6 +62,7 @@ def well(settings: Settings) -> Condition:
         dead=Counter(),
         replays=0,
         stalls=[],
+        standstills=[],
         left={},
     )
     return Condition(store, KafkaSide("cluster", topics), RedisSide({"ingest.00": 0}, {"worker@a": {"ingest.00"}}))
@@ -138,6 +140,7 @@ def test_what_the_store_says(well: Condition, settings: Settings) -> None:
     other = {**well.store.standings, SOURCE: standing("another-group")}
     lost = {**well.store.standings, SOURCE: Standing(well.store.standings[SOURCE].owner, {0: 49})}
     dead = Counter({(SOURCE, 0, "invalid"): 2, (SOURCE, 1, "invalid"): 1, (CONTROL, 0, "bug"): 1})
+    still = StandstillNote(SOURCE, "read", 50, 90, 1_000.0, 1_060.0)
     stall = Stall(SOURCE, 1, Epoch(3, "e"), 40, 41, 49, 2, 1_000.0)
     for condition, sentence in (
         (with_store(well, standings={}), "no partition was ever taken over in this store"),
@@ -145,6 +148,7 @@ def test_what_the_store_says(well: Condition, settings: Settings) -> None:
         (with_store(well, standings=lost), "no cursor in lanes 1"),
         (with_store(well, gaps=[Gap(SOURCE, 3, 7, 1.0)]), "offsets 3 to 7 were gone from Kafka before they were read"),
         (with_store(well, stalls=[stall]), "lane 1: offsets 41 to 49 have not moved for"),
+        (with_store(well, standstills=[still]), "data-ingestion[0]: a bridge has it and has not read it for"),
         (with_store(well, dead=dead), "3 dead letters (invalid): look with"),
         (with_store(well, dead=dead), "1 dead letters (bug)"),
         (with_store(well, left={("cleanups", "failed"): 4}), "4 cleanups failed"),
