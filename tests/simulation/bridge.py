@@ -79,8 +79,9 @@ class SimLookup:
         kafka = self._world.kafka
         log, committed = kafka.logs[partition], kafka.commits.get(partition)
         if committed is None:
-            return Offsets(None, None, log.start, log.end, log.end)
-        return Offsets(committed.offset, unpack_stamp(committed.metadata), log.start, log.end, log.end)
+            return Offsets(None, None, log.start, *self._world.rules.bounds(log))
+        stamp = unpack_stamp(committed.metadata)
+        return Offsets(committed.offset, stamp, log.start, *self._world.rules.bounds(log))
 
     def reach(self, topic: str, partition: int) -> None:
         """Nothing: that Kafka goes away between this and the next question is what the simulation plays."""
@@ -110,6 +111,7 @@ class SimBridge:
         self.busy = False  # a job of the desk is running
         self.topic_id = world.kafka.topic_id
         self.holdings: dict[int, Holding] = {}
+        self.broken: set[int] = set()  # partitions that the consumer reads no more: it was told a wrong offset
         self.jobs: deque[tuple[Callable[[], Any], Callable[[Any], None], Callable[[Exception], None]]] = deque()
         self.answers: deque[Callable[[], None]] = deque()
         self.refused: list[Batch] = []
@@ -203,12 +205,14 @@ class SimBridge:
         self.refused.clear()
         self.observing = False
         self.holdings = {number: Holding(number) for number in self.holdings}  # others may have gone meanwhile
+        self.broken.clear()  # a consumer of its own
 
     def failed(self, error: Exception) -> None:
         """Wait where waiting helps."""
         if isinstance(error, (StorageUnavailable, KafkaAway)):
             return
         if isinstance(error, Refused):
+            self.world.refused(error)
             self.world.fail(f"{self.name} stopped: {error}")
             return
         raise error
@@ -218,7 +222,7 @@ class SimBridge:
     def poll(self) -> None:
         for holding in self._shuffled():
             state = holding.state
-            if state is None or holding.paused or holding.astray:
+            if state is None or holding.paused or holding.astray or holding.number in self.broken:
                 continue
             most = self.world.rng.randint(1, 8)
             try:
@@ -226,13 +230,14 @@ class SimBridge:
             except (OffsetOutOfRange, TopicGone) as error:
                 self.world.note("fetch refused")
                 holding.astray = True
+                self.broken.add(holding.number)
                 if isinstance(error, TopicGone):
                     self.check()
                 continue
             for record in records:
                 state.take(record, find_run(record), self.world.now)
-            if is_end and hasattr(state, "reach"):
-                state.reach(self.world.kafka.logs[holding.number].end)
+            if is_end:
+                state.reach(self.world.kafka.logs[holding.number].readable)  # behind what is no record
 
     def work(self) -> None:
         now = self.world.now
@@ -313,12 +318,14 @@ class SimBridge:
 
     def begin(self, holding: Holding, taken: Taken) -> None:
         start = taken.start
+        self.world.rules.begin(self, holding.number)
         self.world.trace(f"{self.name} took {taken.source} over: {taken.owner} {start} commit {taken.offsets}")
         holding.state = self.world.rules.partition(
             taken.source, taken.owner.epoch, start.cursors, start.offset, self.limits
         )
         holding.stamp = taken.stamp
-        holding.committed = taken.offsets.committed if taken.offsets.stamp == taken.stamp else None
+        is_ours = taken.offsets.stamp in {taken.stamp, taken.stamp.at(taken.offsets.committed)}
+        holding.committed = taken.offsets.committed if is_ours else None
         holding.landed = holding.committed
         holding.switching = holding.committing = holding.paused = holding.astray = False
 
@@ -388,7 +395,7 @@ class SimBridge:
         return self.keeper.raise_floor(state.source, state.epoch, cursors=state.cursors, offset=offset)
 
     def to_kafka(self, holding: Holding, offset: int, *, at_once: bool) -> None:
-        committed = Committed(offset, holding.stamp.pack() if holding.stamp is not None else None)
+        committed = Committed(offset, holding.stamp.at(offset).pack() if holding.stamp is not None else None)
         self.world.trace(f"{self.name} commits [{holding.number}] {offset}{'' if at_once else ' some time'}")
         holding.committed = offset
 
@@ -460,6 +467,7 @@ class SimBridge:
     def assign(self, partition: int) -> None:
         if partition not in self.holdings:
             self.holdings[partition] = Holding(partition)
+            self.world.rules.given(self, partition)
 
     def lose(self, partition: int, *, told: bool) -> None:
         """A partition goes: with a last commit (revoked), or without (lost)."""
@@ -469,6 +477,7 @@ class SimBridge:
         if told:
             self.commit_now(holding)
         self.holdings.pop(partition, None)
+        self.broken.discard(partition)
 
     @property
     def is_drained(self) -> bool:

@@ -51,8 +51,16 @@ class Log:
     end: int = 0
     records: list[Written] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)  # offsets that retention took
+    open: int | None = None  # where an open transaction begins
+    pending: set[int] = field(default_factory=set)  # offsets of its records
+    cut: bool = False  # an unclean election took its end, and nobody has written since
 
-    def write(self, run: str, kind: str, work: int, timestamp_ms: int) -> None:
+    @property
+    def readable(self) -> int:
+        """Where reading ends now."""
+        return self.end if self.open is None else self.open
+
+    def write(self, run: str, kind: str, work: int, timestamp_ms: int, *, transactional: bool = False) -> None:
         identity = Identity(self.life, self.partition, self.end)
         payload = {**identity._asdict(), "work": work}
         envelope = {
@@ -63,7 +71,23 @@ class Log:
         }
         value = b"\xffno json" if kind == "invalid" else json.dumps(envelope, separators=(",", ":")).encode()
         self.records.append(Written(Record(self.end, timestamp_ms, run.encode(), value), identity, run, kind))
+        if transactional:
+            self.pending.add(self.end)
         self.end += 1
+
+    def end_transaction(self, *, commit: bool) -> None:
+        """Its records become readable, or never were; the marker takes an offset."""
+        if not commit:
+            self.records = [written for written in self.records if written.record.offset not in self.pending]
+        self.open = None
+        self.pending.clear()
+        self.end += 1
+
+    def cut_from(self, offset: int) -> None:
+        """An unclean election: what was written from this offset on is gone."""
+        self.records = [written for written in self.records if written.record.offset < offset]
+        self.end, self.open, self.cut = offset, None, True
+        self.pending.clear()
 
     def drop_before(self, offset: int) -> None:
         """Retention: the log begins at this offset."""
@@ -117,7 +141,7 @@ class Kafka:
         log = self.logs[partition]
         if not log.start <= position <= log.end:
             raise OffsetOutOfRange
-        found = [written.record for written in log.records if written.record.offset >= position]
+        found = [written.record for written in log.records if position <= written.record.offset < log.readable]
         return found[:most], len(found) <= most
 
     def land_one(self, rng: Random) -> CommitUnderWay:

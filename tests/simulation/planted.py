@@ -19,6 +19,7 @@ from tests.simulation.rules import Rules
 
 if TYPE_CHECKING:
     from storage.engine import Read, Transaction
+    from tests.simulation.bridge import SimBridge
     from tests.simulation.store import SimTransaction
 
 
@@ -144,6 +145,42 @@ class ChangesLanesBlindly(Keeper):
         return super().change_lanes(source, epoch, cursors={}, position=position)
 
 
+def begin_by_seek(bridge: SimBridge, partition: int) -> None:
+    """The consumer is told to seek: where it was once told a wrong offset it refuses, and nothing more is read."""
+
+
+def assign_at_zero(bridge: SimBridge, partition: int) -> None:
+    """A partition is assigned at offset 0 before it is decided where to begin."""
+    if bridge.world.kafka.logs[partition].start > 0:
+        bridge.broken.add(partition)
+
+
+class CountsMarkers(Partition):
+    """Behind the last record all that takes offsets is waited for, as if it were records."""
+
+    def reach(self, offset: int) -> None:
+        """Nothing is learnt."""
+
+
+def start_at_log_start(source: Source, found: Found, *, adopt: bool = False) -> Start:
+    """Where the group has no commit all is read again, whatever the store knows."""
+    start = decide_start(source, found, adopt=adopt)
+    return start if found.committed is not None else replace(start, offset=found.log_start)
+
+
+def start_beyond_the_end(source: Source, found: Found, *, adopt: bool = False) -> Start:
+    """A log that was cut is not noticed."""
+    return decide_start(source, replace(found, log_end=1_000_000), adopt=adopt)
+
+
+def start_finding_gaps_again(source: Source, found: Found, *, adopt: bool = False) -> Start:
+    """A gap is found at each take-over until a commit lands that is behind it."""
+    start = decide_start(source, found, adopt=adopt)
+    if start.gap is None and found.committed is not None and found.committed < found.log_start:
+        return replace(start, gap=(found.committed, found.log_start - 1))
+    return start
+
+
 def _deciding(decide: Any) -> Any:
     return lambda: patch.object(Keeper.__init__, "__kwdefaults__", {"adopt": False, "decide": decide})
 
@@ -162,5 +199,12 @@ PLANTED: Final[dict[str, Rules]] = {
     "trusts_foreign_epoch": Rules(partition=TrustsForeignEpoch),
     "changes_lanes_blindly": Rules(keeper=ChangesLanesBlindly),
     "snapshot_floor": Rules(keeper=SnapshotFloor),
+    "assigns_at_zero": Rules(given=assign_at_zero, begin=begin_by_seek),
+    "seeks_where_the_offset_is_gone": Rules(begin=begin_by_seek),
+    "counts_markers": Rules(partition=CountsMarkers),
+    "log_end_from_the_open_transaction": Rules(bounds=lambda log: (log.readable, log.readable)),
+    "reads_all_again_without_a_commit": Rules(patch=_deciding(start_at_log_start)),
+    "takes_no_notice_of_a_cut_log": Rules(patch=_deciding(start_beyond_the_end)),
+    "finds_gaps_again": Rules(patch=_deciding(start_finding_gaps_again)),
     "no_floor": Rules(keeper=KeepsNoFloor, patch=_deciding(start_without_floor)),
 }

@@ -35,6 +35,13 @@ EVENTS = {
     "unavailable",
     "dead: kills_workers",
     "dead: bug",
+    "fetch refused",
+    "record in a gap",
+    "offsets expired",
+    "transaction committed",
+    "transaction aborted",
+    "log cut",
+    "stopped rightly",
 }
 
 
@@ -77,6 +84,17 @@ def test_a_planted_bug_is_found(planted: str) -> None:
         except Violation:
             return
     pytest.fail(f"{planted} was not found in {CI_SEEDS} seeds", pytrace=False)
+
+
+def test_a_partition_that_is_never_read_again_is_named() -> None:
+    """Where the planted bug stops a partition, the bridge itself says so."""
+
+    def tell_stories() -> None:
+        for seed in range(CI_SEEDS):
+            World(seed, PLANTED["seeks_where_the_offset_is_gone"]).run()
+
+    with pytest.raises(Violation, match=r"stalled: .*a bridge has it and has not read it for"):
+        tell_stories()
 
 
 def test_a_seed_tells_the_same_story_again() -> None:

@@ -33,6 +33,7 @@ class Truth:
         self.suspects: defaultdict[Source, set[int]] = defaultdict(set)  # offsets of late executions that broke off
         self.began: dict[Source, int] = {}  # where the first take-over of a source began to read
         self.went_back = False
+        self._gone: defaultdict[Source, set[int]] = defaultdict(set)
         self._former: list[Written] = []  # records of former lives
         self._after_stock: set[int] = set()  # partitions not taken over since stock workers had them
 
@@ -66,6 +67,13 @@ class Truth:
                 if stamp is None and candidate.offset > read_coverage(world, partition, version):
                     return False
         return True
+
+    def note_gap(self, world: World, source: Source, first: int, last: int) -> None:
+        """A bridge has counted offsets as lost: once each, unless the store has forgotten that."""
+        gone = set(range(first, last + 1))
+        if gone & self._gone[source] and not self.went_back:
+            world.fail(f"{source}: offsets {first} to {last} are counted as lost, and some of them were before")
+        self._gone[source] |= gone
 
     def end_life(self, kafka: Kafka) -> None:
         """The topic is deleted: nobody is owed its records any more, but none may be applied twice."""

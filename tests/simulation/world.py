@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 from uuid import UUID
 
+from bridge.progress import Progress, Sight
 from bridge.takeover import unpack_stamp
-from storage.errors import StorageUnavailable
+from storage.errors import Refused, StorageUnavailable
 from tests.simulation.bridge import SimBridge
 from tests.simulation.broker import Broker
 from tests.simulation.kafka import Kafka
@@ -30,6 +31,10 @@ DEEPEST = 3
 
 class Violation(AssertionError):
     """The promise was broken."""
+
+
+class RightlyStopped(Exception):
+    """A bridge has stopped, and should: a person has to decide."""
 
 
 class ActorWeather:
@@ -114,6 +119,7 @@ class World:
         self.assigned: dict[int, SimBridge] = {}
         self.stock: StockWorker | None = None
         self.phase = "ours"  # "ours", "draining", "stock"
+        self._progress = Progress(1.0)
         self._names = 0
         self._depth = 0
         self._written = 0
@@ -159,17 +165,24 @@ class World:
                 self.stock = StockWorker(self)
             else:
                 self.start_bridge()
-            for _ in range(self.profile.steps):
-                self.step()
-            self._calm_down()
-            for _ in range(QUIET_ROUNDS):
-                self._quiet_round()
-                if self._is_done():
-                    break
+            try:
+                self._tell_story()
+            except RightlyStopped:
+                self.note("stopped rightly")
+                self.truth.check_so_far(self)
             else:
-                self.fail(f"stalled: {self._describe_rest()}")
-            self.truth.check(self)
+                self.truth.check(self)
         return self.counts
+
+    def _tell_story(self) -> None:
+        for _ in range(self.profile.steps):
+            self.step()
+        self._calm_down()
+        for _ in range(QUIET_ROUNDS):
+            self._quiet_round()
+            if self._is_done():
+                return
+        self.fail(f"stalled: {self._describe_rest()}")
 
     def step(self) -> None:
         """One random step of anybody."""
@@ -212,7 +225,10 @@ class World:
         if rng.random() < self.profile.trouble:
             kind = rng.choice(("invalid", "unknown", "bug", "killer", "delete", "delete"))
         log = self.kafka.logs[run % self.profile.partitions]
-        log.write(f"run-{run}", kind, rng.randint(1, 4), int(self.now * 1_000))
+        if log.cut:
+            return
+        transactional = log.open is not None and rng.random() < 0.5
+        log.write(f"run-{run}", kind, rng.randint(1, 4), int(self.now * 1_000), transactional=transactional)
         self.trace(f"written {log.records[-1].identity} {log.records[-1].run} {kind}")
 
     def _do_worker(self) -> None:
@@ -400,7 +416,9 @@ class World:
 
     def _do_offset_gap(self) -> None:
         self.note("offset gap")
-        self.rng.choice(self.kafka.logs).end += self.rng.randint(1, 3)
+        log = self.rng.choice(self.kafka.logs)
+        if not log.cut:
+            log.end += self.rng.randint(1, 3)
 
     def _do_group_rewound(self) -> None:
         """An operator sets the group back: the commit loses its stamp. Never beyond what the store has."""
@@ -422,6 +440,44 @@ class World:
         self.kafka.commits[partition] = type(committed)(offset, None)
         self.bury(self.assigned[partition])  # Kafka lets nobody set the offsets of a group that is running
 
+    def _do_offsets_expire(self) -> None:
+        """Kafka forgets the group's commit, as it does of a group that was empty for a week."""
+        partition = self.rng.randrange(self.profile.partitions)
+        if self.phase != "ours" or self.truth.is_after_stock(partition):
+            return
+        if self.kafka.commits.pop(partition, None) is not None:
+            self.note("offsets expired")
+            self.trace(f"[{partition}] the group's commit expires")
+
+    def _do_transaction(self) -> None:
+        """One begins or ends."""
+        log = self.rng.choice(self.kafka.logs)
+        if log.cut:
+            return
+        if log.open is None:
+            self.note("transaction begun")
+            log.open = log.end
+        else:
+            commit = self.rng.random() < 0.5
+            self.note("transaction committed" if commit else "transaction aborted")
+            log.end_transaction(commit=commit)
+        self.trace(f"[{log.partition}] transaction open from {log.open}, log end {log.end}")
+
+    def _do_log_cut(self) -> None:
+        """An unclean election; nobody writes to it before a bridge has seen it."""
+        log = self.rng.choice(self.kafka.logs)
+        if self.phase != "ours" or log.end == log.start:
+            return
+        self.note("log cut")
+        log.cut_from(self.rng.randint(log.start, log.end))
+        self.trace(f"[{log.partition}] ends at {log.end} now")
+
+    def refused(self, error: Refused) -> None:
+        """A bridge stops. That is right where what was applied or read is not in the log any more."""
+        for log in self.kafka.logs:
+            if log.cut and f"[{log.partition}]: the log ends at offset {log.end}, but " in str(error):
+                raise RightlyStopped
+
     def _do_topic_made_anew(self) -> None:
         if self.phase != "ours":
             return
@@ -437,7 +493,7 @@ class World:
         log = self.rng.choice(self.kafka.logs)
         if log.end > log.start:
             self.note("retention")
-            log.drop_before(self.rng.randint(log.start, log.end))
+            log.drop_before(self.rng.randint(log.start, max(log.start, log.readable)))
             self.trace(f"[{log.partition}] begins at {log.start} now")
 
     def _do_store_goes_back(self) -> None:
@@ -507,6 +563,10 @@ class World:
         if source.topic_id == self.kafka.topic_id:
             self.truth.stock_over(source.partition, self.store)
             self.truth.began.setdefault(source, taken.start.offset)
+        if taken.start.gap is not None:
+            self.truth.note_gap(self, source, *taken.start.gap)
+        if taken.offsets.committed is None and taken.start.offset <= min(taken.start.cursors.values()):
+            self.fail(f"{source}: reads again from {taken.start.offset} what is applied: {taken.start.cursors}")
 
     def ended_in_the_middle(self, batch: Batch) -> None:
         """An execution died, or lost the store, with a batch begun."""
@@ -525,6 +585,9 @@ class World:
         self.store.pending.clear()
         while self.kafka.under_way:
             self._do_late_kafka_commit()
+        for log in self.kafka.logs:
+            if log.open is not None:
+                log.end_transaction(commit=self.rng.random() < 0.5)
         if self.phase == "stock":
             self._end_stock()
         if self.phase == "draining":
@@ -559,6 +622,24 @@ class World:
             self.broker.queues[lane] = [message for message in queue if message.not_before > self.now]
             for message in ready:
                 Execution(self, message).run()
+        self._look_for_standstills()
+
+    def _look_for_standstills(self) -> None:
+        """What a real bridge would say of itself, as all that it waits for is there."""
+        for partition, log in enumerate(self.kafka.logs):
+            holding = self.assigned[partition].holdings.get(partition)
+            if holding is None:
+                continue
+            state = holding.state
+            sight = Sight(
+                position=None if state is None else state.position,
+                committable=None if state is None else state.committable(),
+                landed=None if state is None else holding.landed,
+                resting=holding.paused or holding.astray,
+                readable=log.readable,
+                answered=True,
+            )
+            self._progress.look(partition, sight, self.now)
 
     def _is_done(self) -> bool:
         for partition, log in enumerate(self.kafka.logs):
@@ -566,13 +647,12 @@ class World:
             state = holding.state if holding is not None else None
             if holding is None or state is None or not state.is_drained or state.lanes != self.lanes_wanted:
                 return False
-            last = log.records[-1].record.offset + 1 if log.records else log.start
-            if state.position < max(last, log.start) or holding.landed != state.position:
+            if state.position != log.end or holding.landed != log.end:  # no lag is left
                 return False
         return True
 
     def _describe_rest(self) -> str:
-        rest = []
+        rest = [still.describe("") for still in self._progress.find(self.now)]
         for partition, log in enumerate(self.kafka.logs):
             holding = self.assigned[partition].holdings.get(partition)
             state = holding.state if holding is not None else None
