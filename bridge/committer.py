@@ -32,6 +32,7 @@ class Committer:
         topic_watch: told to look where a commit is refused.
         every: seconds between two commits of a partition.
         alive: called again and again while a commit is waited for.
+        away: called where Kafka has not taken a commit.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Committer:
         *,
         every: float,
         alive: Callable[[], None],
+        away: Callable[[], None],
     ) -> None:
         self._consumer = consumer
         self._topic = topic
@@ -54,6 +56,7 @@ class Committer:
         self._topic_watch = topic_watch
         self._every = every
         self._alive = alive
+        self._away = away
         self._committed_at = 0.0
 
     def look(self, now: float) -> None:
@@ -99,6 +102,7 @@ class Committer:
                 holding.landed = place.offset
             elif holding.committed == place.offset:
                 holding.committed = None
+                self._away()
                 log.warning("commit failed, trying again", partition=place.partition, error=failure.str())
 
     def commit_now(self, holding: Holding, deadline: float) -> None:
@@ -138,4 +142,4 @@ class Committer:
 
     def _place(self, holding: Holding, offset: int) -> TopicPartition:
         metadata = holding.stamp.at(offset).pack() if holding.stamp is not None else ""
-        return TopicPartition(self._topic, holding.number, offset, metadata)
+        return TopicPartition(self._topic, holding.number, offset, metadata, holding.leader_epoch)

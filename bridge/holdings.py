@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("bridge")
 
+NO_EPOCH: Final = -1  # where the leader that something was read from is not known
 _BACKOFF_CAP: Final = 30.0  # seconds
 
 
@@ -30,6 +31,7 @@ class Holding:
     paused: bool = False
     astray: bool = False  # the log does not have its position: nothing more is read, what was read is still ours
     began: float = 0.0  # when reading began
+    leader_epoch: int = NO_EPOCH  # of what was read last: by it Kafka knows whether that is in its log still
     committed: int | None = None  # the last offset sent to Kafka with our stamp
     landed: int | None = None  # the last that Kafka has confirmed
     committing: bool = False
@@ -98,9 +100,16 @@ class Holdings:
         state = holding.state if holding is not None else None
         return state if state is not None and state.epoch == batch.epoch else None
 
-    def begin(self, holding: Holding, state: Partition, now: float) -> bool:
-        """Read a partition that is taken over, from its state's position on; False: not now, try again."""
-        place = TopicPartition(self._topic, holding.number, state.position)
+    def begin(self, holding: Holding, state: Partition, now: float, *, leader_epoch: int = NO_EPOCH) -> bool:
+        """Read a partition that is taken over, from its state's position on; False: not now, try again.
+
+        Args:
+            holding: the partition.
+            state: its state from now on.
+            now: the time.
+            leader_epoch: the one that goes with the position, or `NO_EPOCH`.
+        """
+        place = TopicPartition(self._topic, holding.number, state.position, leader_epoch=leader_epoch)
         try:
             self.release([place])
             if self._consumer.position([place])[0].offset >= 0:
@@ -111,6 +120,7 @@ class Holdings:
             log.warning("reading cannot begin yet", partition=holding.number, error=str(error))
             return False
         holding.state, holding.paused, holding.astray, holding.began = state, False, False, now
+        holding.leader_epoch = leader_epoch
         return True
 
     def stray(self, holding: Holding) -> None:

@@ -52,6 +52,7 @@ class Offsets(NamedTuple):
         log_start: the first offset that Kafka still has.
         log_end: the offset that the next record will get (the high watermark).
         readable: where reading ends now: at the first record of an open transaction, else at the log's end.
+        leader_epoch: the leader that the commit was read from, as Kafka counts them; None where it does not say.
     """
 
     committed: int | None
@@ -59,6 +60,7 @@ class Offsets(NamedTuple):
     log_start: int
     log_end: int
     readable: int
+    leader_epoch: int | None = None
 
 
 class Bounds(NamedTuple):
@@ -152,6 +154,7 @@ class Lookup:
                 log_start=start,
                 log_end=end,
                 readable=int(readable[partition].result().offset),
+                leader_epoch=found.leader_epoch if known else None,
             )
 
         return ask_freshly((self._consumer, self._admin), look, seconds=_TIMEOUT)

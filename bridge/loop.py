@@ -142,6 +142,7 @@ class Loop:
             self._topic_watch,
             every=pace.commit,
             alive=report.alive,
+            away=report.kafka_failed,
         )
 
     # -- the turn ------------------------------------------------------------------------------------------------

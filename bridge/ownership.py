@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from bridge.holdings import NO_EPOCH
 from bridge.partition import Partition
 from storage.batch import Source
 
@@ -84,7 +85,10 @@ class Ownership:
         for note in start.notes:
             log.warning(note)
         state = Partition(taken.source, taken.owner.epoch, start.cursors, start.offset, self._route.limits)
-        if not self._holdings.begin(holding, state, now):
+        leader_epoch = NO_EPOCH
+        if start.offset == offsets.committed and offsets.leader_epoch is not None:
+            leader_epoch = offsets.leader_epoch
+        if not self._holdings.begin(holding, state, now, leader_epoch=leader_epoch):
             self._holdings.drop(holding, now)
             return
         self._desk.answered()

@@ -8,8 +8,10 @@ import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Message, TopicPartition
 
 from bridge.headers import read_headers
+from bridge.holdings import NO_EPOCH
 from bridge.membership import CLIENT_ID
 from storage.batch import NO_TIME, Record
+from storage.errors import Refused
 from tasks.kafka_clients import make_client
 
 if TYPE_CHECKING:
@@ -154,10 +156,13 @@ class Reader:
 
     def _reach(self) -> None:
         """Learn how far is read, which is further than the last record where none follows but transactions' markers."""
-        states = {holding.number: holding.state for holding in self._holdings if holding.state is not None}
-        places = [TopicPartition(self._route.topic, number) for number in states]
-        for place in self._consumer.position(places) if places else ():
-            states[place.partition].reach(place.offset)  # negative before the first
+        reading = [(holding, holding.state) for holding in self._holdings if holding.state is not None]
+        places = [TopicPartition(self._route.topic, holding.number) for holding, _ in reading]
+        found = self._consumer.position(places) if places else []
+        for (holding, state), place in zip(reading, found, strict=True):
+            if place.offset >= state.position:  # negative before the first
+                state.reach(place.offset)
+                holding.leader_epoch = NO_EPOCH if place.leader_epoch is None else place.leader_epoch
 
     def _on_message_error(self, message: Message, error: KafkaError, now: float) -> None:
         self._membership.check(error)
@@ -167,6 +172,13 @@ class Reader:
             holding = self._holdings.get(number) if number is not None else None
             self._topic_watch.look_at_once()  # the topic may have been made anew
             if holding is not None and holding.state is not None:
+                if "truncation" in error.str():  # and not retention: the leader has less than was read of the last one
+                    msg = (
+                        f"{self._route.topic}[{number}]: all below offset {holding.state.position} is read, and "
+                        f"the log was cut ({error.str()}): an unclean election, or a disk that lost what was written. "
+                        "Make the topic anew, or point the bridge at another store"
+                    )
+                    raise Refused(msg)
                 log.warning(
                     "offset is gone: taking the partition over again when what was read is applied",
                     partition=number,

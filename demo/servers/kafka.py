@@ -90,6 +90,11 @@ class KafkaServer(Process):
         return f"127.0.0.1:{self.port}"
 
     @property
+    def data(self) -> Path:
+        """The folder of its logs."""
+        return self._data
+
+    @property
     def fixed_partitions(self) -> None:
         """Any number."""
         return None

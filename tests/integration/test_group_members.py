@@ -151,6 +151,7 @@ def test_a_revoke_that_comes_too_late_commits_nothing_and_ends_nothing(
         cast(TopicWatch, None),  # only asked where a partition is not ours
         every=1.0,
         alive=lambda: None,
+        away=lambda: None,
     )
 
     def assign(consumer: Consumer, places: list[TopicPartition]) -> None:

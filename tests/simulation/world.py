@@ -466,7 +466,7 @@ class World:
     def _do_log_cut(self) -> None:
         """An unclean election; nobody writes to it before a bridge has seen it."""
         log = self.rng.choice(self.kafka.logs)
-        if self.phase != "ours" or log.end == log.start:
+        if self.phase != "ours" or log.end == log.start or log.cut:
             return
         self.note("log cut")
         log.cut_from(self.rng.randint(log.start, log.end))

@@ -100,6 +100,7 @@ class Bench:
             watch,  # type: ignore[arg-type]
             every=1.0,
             alive=lambda: None,
+            away=lambda: self.looks.append("away"),
         )
 
     @property
@@ -159,6 +160,7 @@ def test_a_commit_that_kafka_refused_is_made_again(bench: Bench) -> None:
     refusal: Any = SimpleNamespace(str=lambda: "not now")
     bench.committer.answered(refusal, [TopicPartition("topic", NUMBER, 10)])
     assert (bench.holding.committed, bench.holding.landed) == (None, None)
+    assert bench.looks == ["away"]
     bench.committer.look(11.0)
     bench.desk.answer()
     bench.committer.answered(None, [TopicPartition("topic", NUMBER, 10), TopicPartition("topic", 99, 1)])
