@@ -11,7 +11,7 @@ from typing import Final
 
 import fdb.tuple
 import msgpack
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from demo.servers.process import wait_until
 from storage.batch import Record
@@ -54,7 +54,7 @@ def produce(bootstrap_servers: str, topic: str, records: Iterable[Recorded]) -> 
 
 
 def is_applied(bootstrap_servers: str, group: str, topic: str) -> bool:
-    """Whether the group has committed the log's end in every partition that has one."""
+    """Whether the group has committed the log's end in every partition that has one. False while Kafka says nothing."""
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
     try:
         partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
@@ -62,6 +62,8 @@ def is_applied(bootstrap_servers: str, group: str, topic: str) -> bool:
         committed = {place.partition: place.offset for place in consumer.committed(places, timeout=10)}
         ends = {place.partition: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
         return all(max(committed[number], 0) >= ends[number] for number in partitions)
+    except KafkaException:  # a broker that was just started does not know its groups for a moment
+        return False
     finally:
         consumer.close()
 
