@@ -263,11 +263,11 @@ def test_a_log_that_was_cut_is_refused_though_it_has_grown_since(
 
 
 def cut_end(kafka: KafkaServer, topic: str, partition: int) -> None:
-    """Lose the last third of a partition's log; the broker is down."""
+    """Lose the last third of the last part of a partition's log; the broker is down."""
     folder = kafka.data / f"{topic}-{partition}"
-    (log,) = folder.glob("*.log")
-    with log.open("r+b") as file:
-        file.truncate(log.stat().st_size * 2 // 3)
+    last = max((log for log in folder.glob("*.log") if log.stat().st_size), key=lambda log: log.name)
+    with last.open("r+b") as file:
+        file.truncate(last.stat().st_size * 2 // 3)
     for made in (*folder.glob("*.index"), *folder.glob("*.timeindex"), *folder.glob("*.snapshot")):
         made.unlink()
 
