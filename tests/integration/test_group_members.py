@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Consumer, ShareConsumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, ShareConsumer, TopicPartition
 
 from bridge.committer import Committer
 from bridge.keeper import Keeper
@@ -39,8 +39,9 @@ def polled(make: Callable[[dict[str, Any]], Any], config: dict[str, Any], topic:
     ended = threading.Event()
 
     def poll() -> None:
-        while not ended.is_set():
-            consumer.poll(0.2)
+        with suppress(KafkaException):  # a share consumer that is refused
+            while not ended.is_set():
+                consumer.poll(0.2)
         consumer.close()
 
     thread = threading.Thread(target=poll)
@@ -83,23 +84,35 @@ def test_a_stranger_in_a_group_of_the_new_protocol(
 def test_a_group_that_is_no_consumer_group(
     kafka: KafkaServer, topic: str, group: str, programs: Programs, given: dict[str, str]
 ) -> None:
-    config = {"bootstrap.servers": kafka.bootstrap_servers, "group.id": group}
-    bridge = programs.bridge(**given)
-    with polled(ShareConsumer, config, topic):
-        wait_until(lambda: is_joined(kafka, group, topic), "the group is a share group", seconds=LONG, pause=1.0)
-        bridge.launch()
-        assert bridge.wait(LONG) == 1
-    assert f"the group '{group}' is in use by another protocol than ours" in bridge.output()
+    for attempt in range(10):
+        name = f"{group}-{attempt}"
+        with polled(ShareConsumer, {"bootstrap.servers": kafka.bootstrap_servers, "group.id": name}, topic):
+            if not is_refused(kafka, name, topic):
+                continue  # we came first, and made it a consumer group
+            bridge = programs.bridge(INGEST_GROUP=name, **given)
+            bridge.launch()
+            assert bridge.wait(LONG) == 1
+            break
+    else:
+        pytest.fail("ten times the share group came too late")
+    assert f"the group '{name}' is in use by another protocol than ours" in bridge.output()
     assert "INGEST_GROUP" in bridge.output()
 
 
-def is_joined(kafka: KafkaServer, group: str, topic: str) -> bool:
-    """Whether Kafka refuses a consumer of that group, which would be taken in otherwise."""
+def is_refused(kafka: KafkaServer, group: str, topic: str) -> bool:
+    """Whether Kafka refuses a consumer of that group, since it is a share group; else it takes it in."""
     consumer = Consumer({**stranger(kafka, group), "log_level": 0})
     consumer.subscribe([topic])
+    errors = []
+
+    def is_decided() -> bool:
+        message = consumer.poll(0.2)
+        errors.extend([message.error()] if message is not None and message.error() is not None else [])
+        return bool(errors or consumer.assignment())
+
     try:
-        message = consumer.poll(5.0)
-        return message is not None and message.error() is not None
+        wait_until(is_decided, "Kafka takes the consumer in or refuses it", seconds=LONG)
+        return bool(errors)
     finally:
         consumer.close()
 
