@@ -138,6 +138,11 @@ class QoS(redis.QoS):  # type: ignore[misc] # kombu has no types
         except Refused:
             virtual.QoS.append(self, message, delivery_tag)
 
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        """Put back what other workers took and did not finish. Seen to by workers alone, who take so many at once."""
+        if self.prefetch_count:
+            super().restore_visible(*args, **options)
+
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message, now or later: its worker is free for the next one in any case."""
         try:

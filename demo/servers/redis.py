@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Final
 
 import redis
 
 from demo.servers.process import DidNotStart, Process, free_port
 
+VARIABLE: Final = "MATYAN_REDIS_SERVER"
+
 
 def find_redis() -> Path:
-    """The server's program.
+    """The server's program: the one that `VARIABLE` names, Redis' or another that takes its place; else what is here.
 
     Raises:
         DidNotStart: there is none; says what to install.
     """
+    named = os.environ.get(VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            msg = f"{VARIABLE}={named}: there is no such program"
+            raise DidNotStart(msg)
+        return Path(named)
     on_path = shutil.which("redis-server")
     if on_path is not None:
         return Path(on_path)

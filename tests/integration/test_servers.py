@@ -193,6 +193,7 @@ class TestMockKafka:
             kafka.create_topic("data")
 
 
+@pytest.mark.broker
 class TestRedis:
     def test_is_empty_at_the_same_port_after_a_restart(self, redis: RedisServer) -> None:
         url = redis.url

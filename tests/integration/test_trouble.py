@@ -129,6 +129,7 @@ def committed(bootstrap_servers: str, group: str, topic: str) -> int:
     return sum(offsets)
 
 
+@pytest.mark.broker
 def test_redis_restarted_empty(
     kafka: KafkaServer, redis: RedisServer, topic: str, group: str, programs: Programs, settings: dict[str, str]
 ) -> None:
