@@ -13,6 +13,7 @@ from flower.views.broker import BrokerView
 from tornado.web import StaticFileHandler, url
 
 from matyan_celery.recovery.broker import OurBrokerView, OurQueueLengths
+from matyan_celery.recovery.capture import listen_patiently
 from matyan_celery.recovery.desk import Desk
 from matyan_celery.recovery.handlers import CleanupHandler, LetterHandler, RecoveryHandler, RequeueHandler
 from tasks.settings import WrongSettingError, load_settings
@@ -61,6 +62,7 @@ def install(settings: Settings | None = None) -> Desk:
         desk = Desk(settings or load_settings())
     except WrongSettingError as error:
         sys.exit(str(error))
+    listen_patiently()
     given = {"desk": desk}
     handlers[:0] = [  # before Flower's last one, which takes every address
         url(r"/recovery", RecoveryHandler, given, name="recovery"),

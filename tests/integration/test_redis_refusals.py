@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from demo.servers.kafka import KafkaServer
 from demo.servers.process import wait_until
+from demo.servers.product import FlowerProcess
 from demo.servers.redis import RedisServer
 from tasks.app import make_app
 from tasks.beat import WatchedScheduler
@@ -88,10 +90,23 @@ def test_all_wait_and_go_on(
         assert waiting.wait(60) == 0, waiting.output()
         wait_applied(kafka.bootstrap_servers, group, topic, seconds=120)
         record_property(f"seconds after {code}", monotonic() - ended)
+        seen = count_events(flower)
+        wait_until(partial(hears, flower, seen), "Flower listens again", seconds=60)
         count += 120
         assert read_numbers(settings["STORAGE_URL"]) == all_numbers(RUNS, count)
         assert all(program.is_alive() for program in running)
     assert not any("Traceback" in program.output() for program in (bridge, worker, beat))
+
+
+def hears(flower: FlowerProcess, seen: float) -> bool:
+    return count_events(flower) > seen
+
+
+def count_events(flower: FlowerProcess) -> float:
+    """How many of Celery's events it has heard."""
+    with urllib.request.urlopen(f"{flower.url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("flower_events_total{"))
 
 
 def is_said(health: Health, code: str) -> bool:
