@@ -139,6 +139,14 @@ class AzureBlobs:
                 refusals.append(Refusal(blob, code, message, answer.status_code in _PASSING_STATUS))
         return refusals
 
+    def write_probe(self, key: str) -> Blob:
+        """See `ProbedBlobStore.write_probe`."""
+        try:
+            self._client.upload_blob(key, b"")
+        except AzureError as error:
+            raise self._explain(error) from error
+        return Blob(key)
+
     def close(self) -> None:
         """Close the connections. Closing twice is fine."""
         self._client.close()

@@ -114,3 +114,18 @@ class BlobStore(Protocol):
     def close(self) -> None:
         """Give back what it holds. Closing twice is fine."""
         ...
+
+
+class ProbedBlobStore(BlobStore, Protocol):
+    """A store that can be tried out: all that are made from settings."""
+
+    def write_probe(self, key: str) -> Blob:
+        """Write an empty object, to see whether it can be deleted again. Nothing else here ever writes.
+
+        Args:
+            key: its key; no run's.
+
+        Returns:
+            Exactly what was written: its version too, so that deleting it leaves no marker behind.
+        """
+        ...

@@ -159,6 +159,17 @@ class GcsBlobs:
             raise _explain_away(error) from error
         return None, True
 
+    def write_probe(self, key: str) -> Blob:
+        """See `ProbedBlobStore.write_probe`."""
+        probe = self._handle.blob(key)
+        try:
+            probe.upload_from_string(b"", timeout=(CONNECT_SECONDS, READ_SECONDS), retry=None)
+        except GoogleAPICallError as error:
+            raise self._explain(error) from error
+        except (GoogleAuthError, RequestException) as error:
+            raise _explain_away(error) from error
+        return Blob(key, version=None if probe.generation is None else str(probe.generation))
+
     def close(self) -> None:
         """Close the connections. Closing twice is fine."""
         self._pool.shutdown(cancel_futures=True)

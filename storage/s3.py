@@ -181,6 +181,11 @@ class S3Blobs:
         found = self._find_versions(refusal.blob.key)
         return refusal.blob.version not in {blob.version for blob in found}
 
+    def write_probe(self, key: str) -> Blob:
+        """See `ProbedBlobStore.write_probe`."""
+        answer = self._client.ask(self._boto.put_object, Key=key, Body=b"")
+        return Blob(key, version=answer.get("VersionId"))
+
     def close(self) -> None:
         """Close the connections. Closing twice is fine."""
         self._deletion.close()

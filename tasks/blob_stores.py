@@ -11,7 +11,7 @@ from storage.errors import EngineMissing
 from storage.s3 import S3Blobs
 
 if TYPE_CHECKING:
-    from storage.blobs import BlobStore
+    from storage.blobs import BlobStore, ProbedBlobStore
     from tasks.settings import Settings
 
 _LIBRARIES: Final = {
@@ -40,7 +40,7 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def make_blobs(settings: Settings) -> BlobStore:
+def make_blobs(settings: Settings) -> ProbedBlobStore:
     """The blob store of the settings. Asks it nothing yet.
 
     Raises:

@@ -60,5 +60,10 @@ class MemoryBlobs:
                     self.objects.pop(blob.key, None)
         return refusals
 
+    def write_probe(self, key: str) -> Blob:
+        self._answer("write_probe", key, 1)
+        self.objects[key] = b""
+        return Blob(key)
+
     def close(self) -> None:
         """Nothing is held."""

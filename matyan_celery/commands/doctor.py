@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from matyan_celery.checks.blobs import check_blobs
+from matyan_celery.checks.blobs import look_at_blobs
 from matyan_celery.checks.kafka import look_at_kafka
 from matyan_celery.checks.redis import check_workers, look_at_redis
 from matyan_celery.checks.store import look_at_store
@@ -34,7 +34,7 @@ _CHECKS: Final[list[Check]] = [
     look_at_kafka,
     look_at_redis,
     _alone(check_workers),
-    _alone(check_blobs),
+    look_at_blobs,
 ]
 
 
@@ -49,8 +49,8 @@ def doctor(as_json: bool) -> None:
     """Ask every dependency, and say what to do.
 
     Store, Kafka, its topics and groups, Redis, the clocks, workers and the blob store; all at once, within some
-    seconds even if they are away. The store is given a probe to keep and to give back, Redis a write that changes
-    nothing, Kafka nothing: it is asked how topics are kept. Where all are well and something is still wrong, see
+    seconds even if they are away. Store and blob store are given a probe to keep and to give back, Redis a write that
+    changes nothing, Kafka nothing: it is asked how topics are kept. Where all are well and something is wrong, see
     `status`. Exit code 1 if anything is WRONG; a WARN is what will be one day.
     """
     findings = examine(load_settings())

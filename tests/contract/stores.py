@@ -14,7 +14,7 @@ from demo.servers.go_programs import FAKE_GCS, missing_for_go
 from demo.servers.npm_programs import missing_for_npm
 from demo.servers.s3 import MotoServer, S3Server, VersityServer
 from storage.azure import AzureBlobs
-from storage.blobs import BlobStore
+from storage.blobs import ProbedBlobStore
 from storage.gcs import GcsBlobs
 from storage.listing import each_page
 from storage.s3 import S3Blobs
@@ -84,7 +84,7 @@ def open_gcs(endpoint: str, bucket: str, *, versions: bool = False) -> GcsBlobs:
         return GcsBlobs(bucket, versions=versions, requests=4)
 
 
-def open_blobs(server: Server, bucket: str, *, versions: bool = False) -> BlobStore:
+def open_blobs(server: Server, bucket: str, *, versions: bool = False) -> ProbedBlobStore:
     if isinstance(server, GcsServer):
         return open_gcs(server.endpoint, bucket, versions=versions)
     if isinstance(server, AzuriteServer):
@@ -96,7 +96,7 @@ class Place:
     """A blob store, and how to write to it."""
 
     def __init__(
-        self, blobs: BlobStore, server: Server | None = None, bucket: str = "", *, versions: bool = False
+        self, blobs: ProbedBlobStore, server: Server | None = None, bucket: str = "", *, versions: bool = False
     ) -> None:
         self.versions = versions
         self.blobs = blobs

@@ -10,7 +10,7 @@ import pytest
 from demo.servers.azurite import AzuriteServer
 from demo.servers.gcs import GcsServer
 from demo.servers.s3 import KEY, SECRET, S3Server
-from matyan_celery.checks.blobs import check_blobs
+from matyan_celery.checks.blobs import check_blobs, look_at_blobs
 from storage.azure import AzureBlobs
 from storage.blobs import Blob, BlobStore
 from storage.errors import BlobsAway, BlobsRefused
@@ -20,6 +20,7 @@ from storage.sweep import End, Sweep, Tally
 from tasks.settings import load_settings
 from tests.contract.given_s3 import GivenS3
 from tests.contract.stores import S3_SERVERS, Place, Server, open_blobs, open_gcs, open_s3
+from tests.memory_blobs import MemoryBlobs
 
 pytestmark = pytest.mark.timeout(900)  # versitygw may have to be built
 
@@ -235,6 +236,48 @@ def test_doctor_and_wait_ask_the_store_of_the_settings(
     found = check_blobs(load_settings(None))
     assert found.well
     assert found.sentence.startswith(where)
+    probe, clock = look_at_blobs(load_settings(None))
+    assert probe.well
+    assert probe.sentence.startswith(where)
+    assert probe.sentence.endswith("took and gave back a probe")
+    assert clock.subject == "clock"
+    assert clock.well
+
+
+def test_a_probe_is_gone_without_a_trace(place: Place) -> None:
+    """On a bucket with versions too, whether or not its versions are deleted with what is."""
+    blob = place.blobs.write_probe("probe/1")
+    assert place.keys("probe/") == ["probe/1"]
+    assert place.blobs.delete([blob]) == []
+    assert place.keys("probe/") == []
+
+
+def test_a_store_that_keeps_what_it_should_delete_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = MemoryBlobs()
+    monkeypatch.setattr("matyan_celery.checks.blobs.make_blobs", lambda settings: blobs)
+    monkeypatch.setattr(
+        blobs, "before_delete", lambda given: blobs.refused.update({one.key: ("AccessDenied", False) for one in given})
+    )
+    (finding,) = look_at_blobs(load_settings(None))
+    assert not finding.well
+    assert "does not let us delete it (AccessDenied" in finding.sentence
+    (key,) = blobs.objects
+    assert key in finding.remedy
+
+
+def test_a_store_that_takes_no_probe_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers' credentials need not be allowed to write."""
+    blobs = MemoryBlobs()
+
+    def refuse(key: str) -> Blob:
+        msg = f"AccessDenied: {key}"
+        raise BlobsRefused(msg)
+
+    monkeypatch.setattr(blobs, "write_probe", refuse)
+    monkeypatch.setattr("matyan_celery.checks.blobs.make_blobs", lambda settings: blobs)
+    (finding,) = look_at_blobs(load_settings(None))
+    assert (finding.well, finding.remedy) == (True, "")
+    assert "so deleting is not tried" in finding.sentence
 
 
 @pytest.mark.parametrize("kind", ["s3", "gcs", "azure"])
