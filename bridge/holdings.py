@@ -115,6 +115,8 @@ class Holdings:
             if self._consumer.position([place])[0].offset >= 0:
                 return False  # it has not stopped yet, and where it was would be taken for where it is
             self._consumer.incremental_assign([place])
+            if leader_epoch != NO_EPOCH:
+                self._consumer.seek(place)  # which takes the leader's epoch along; the assignment leaves it out
             self._consumer.resume([place])  # a pause outlives the assignment that it was made in
         except KafkaException as error:  # a rebalance has not settled yet
             log.warning("reading cannot begin yet", partition=holding.number, error=str(error))
