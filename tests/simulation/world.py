@@ -120,6 +120,7 @@ class World:
         self.stock: StockWorker | None = None
         self.phase = "ours"  # "ours", "draining", "stock"
         self._progress = Progress(1.0)
+        self._cuts: set[tuple[int, int]] = set()
         self._names = 0
         self._depth = 0
         self._written = 0
@@ -470,12 +471,13 @@ class World:
             return
         self.note("log cut")
         log.cut_from(self.rng.randint(log.start, log.end))
+        self._cuts.add((log.partition, log.end))
         self.trace(f"[{log.partition}] ends at {log.end} now")
 
     def refused(self, error: Refused) -> None:
         """A bridge stops. That is right where what was applied or read is not in the log any more."""
-        for log in self.kafka.logs:
-            if log.cut and f"[{log.partition}]: the log ends at offset {log.end}, but " in str(error):
+        for partition, end in self._cuts:  # of former lives too: it may be made anew while a bridge decides
+            if f"[{partition}]: the log ends at offset {end}, but " in str(error):
                 raise RightlyStopped
 
     def _do_topic_made_anew(self) -> None:
