@@ -280,8 +280,8 @@ from bridge.holdings import Holdings
 bridge.progress.TOLD_AFTER, bridge.report.HUNG_AFTER = 3.0, 6.0
 begin = Holdings.begin
 
-def forget_one(holdings, holding, state, now):
-    begun = begin(holdings, holding, state, now)
+def forget_one(holdings, holding, state, now, **more):
+    begun = begin(holdings, holding, state, now, **more)
     if holding.number == 2:
         holdings._stop(holding)  # nobody notices: no call fails, and no batch stalls
     return begun
