@@ -113,6 +113,8 @@ def test_each_role_does_with_its_rights(
         refused = [
             {key: entry[key] for key in ("reason", "object", "username", "context")} for entry in admin.acl_log()
         ]
+        if admin.info("server")["redis_version"].startswith("6."):  # has no rights for parts of CLIENT
+            refused = [entry for entry in refused if entry["object"] != "client"]
         assert refused == []
 
 
