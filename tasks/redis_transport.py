@@ -203,7 +203,9 @@ class _Channel:
         with self.conn_or_acquire() as client, client.pipeline() as pipe:
             pipe.hdel(self.unacked_key, _NOTHING)
             pipe.zrem(self.unacked_index_key, _NOTHING)
-            pipe.execute()  # in a transaction, Redis refuses also what it else would do without memory
+            # This may take memory; a transaction of what does not is refused for want of it up to Redis 7.0 only.
+            pipe.zadd(self.unacked_index_key, {_NOTHING: 0}, xx=True)
+            pipe.execute()
 
     def _queue_bind(self: Any, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         try:
