@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from redis.exceptions import (
     AuthenticationWrongNumberOfArgsError,
+    ConnectionError,  # noqa: A004 - Redis' is not the system's
     ExecAbortError,
     NoScriptError,
     RedisError,
@@ -179,7 +180,10 @@ class _Channel:
 
     QoS = QoS
 
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+    def _connparams(self: Any, asynchronous: bool = False) -> dict[str, Any]:
+        if self.connection is None:  # kombu closes a channel twice where Redis goes away, and a worker would end of it
+            msg = "the channel to Redis is closed"
+            raise ConnectionError(msg)
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc] # of the class it is mixed into
         params["connection_class"] = _answer(params["connection_class"])
         return params

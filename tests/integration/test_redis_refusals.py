@@ -184,3 +184,17 @@ def test_beat_sends_what_is_due_when_redis_takes_it(
         scheduler.close()
         with own_redis.client() as client:
             assert client.llen(JOBS_QUEUE) == 3
+
+
+def test_a_channel_that_is_closed_already_is_a_lost_connection(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no mistake of the worker's, of which it would end: seen when Redis was killed."""
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    with make_app(Settings()) as app, app.connection() as connection:
+        channel = connection.channel()
+        channel._disconnect_pools()
+        monkeypatch.setattr(channel, "connection", None)
+        with pytest.raises(channel.connection_errors, match="is closed"), channel.conn_or_acquire():
+            pass
+        monkeypatch.undo()
