@@ -24,9 +24,9 @@ test: $(STAMP) ## all tests: unit, contract, conformance, simulation, integratio
 	@echo "== having the servers and tools that the tests run: the first time some minutes, then from ~/.cache/matyan-celery"
 	@$(BIN)/python -m tests.prepare
 	@echo "== unit, contract and conformance tests, the simulation, and integration on real Kafka, Redis and workers;"
-	@echo "   four at a time, since much of it waits: some ten minutes"
+	@echo "   four at a time, since much of it waits: some thirteen minutes on two cores"
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not three_brokers"
-	@echo "== a Kafka cluster of three brokers, on its own: brokers die, leaders move, logs are cut; some minutes"
+	@echo "== a Kafka cluster of three brokers, on its own: brokers die, leaders move, logs are cut; four minutes"
 	$(BIN)/python -m pytest -m three_brokers tests/integration
 	@echo "== passed. Next: make demo, or read docs/guarantees.md"
 
